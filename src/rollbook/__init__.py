@@ -1,0 +1,38 @@
+"""Rollbook: the threads of a Codex home, indexed from their rollouts.
+
+>>> from rollbook import StateRuntime
+>>> with StateRuntime.open("~/.codex") as state:  # doctest: +SKIP
+...     state.sync()
+...     page = state.list_threads(20)
+"""
+
+from importlib.metadata import version
+
+from rollbook.aio import AsyncStateRuntime
+from rollbook.errors import RollbookError
+from rollbook.model.outcome import BackfillStats, RolloutFailure, SyncProgress
+from rollbook.model.paging import Anchor, SortKey, ThreadsPage, format_cursor, parse_cursor
+from rollbook.model.thread import DynamicToolSpec, ThreadMetadata, ThreadMetadataBuilder
+from rollbook.rollout.lines import RolloutItem
+from rollbook.runtime import StateRuntime
+
+__version__ = version("rollbook")
+
+__all__ = [
+    "Anchor",
+    "AsyncStateRuntime",
+    "BackfillStats",
+    "DynamicToolSpec",
+    "RollbookError",
+    "RolloutFailure",
+    "RolloutItem",
+    "SortKey",
+    "StateRuntime",
+    "SyncProgress",
+    "ThreadMetadata",
+    "ThreadMetadataBuilder",
+    "ThreadsPage",
+    "__version__",
+    "format_cursor",
+    "parse_cursor",
+]

@@ -1,0 +1,217 @@
+"""The same state for asyncio: each method is one hop to a worker thread, for a whole operation.
+
+Cancellation: a caller that is cancelled stops waiting at once.  A read is then of no consequence;
+a write that has begun runs to its end in its thread, so that it happens whole or not at all.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from rollbook.index.backfill import ProgressCallback
+from rollbook.model.outcome import BackfillStats
+from rollbook.model.paging import Anchor, SortKey, ThreadsPage
+from rollbook.model.thread import DynamicToolSpec, ThreadMetadata, ThreadMetadataBuilder
+from rollbook.rollout.lines import RolloutItem
+from rollbook.runtime import StateRuntime
+
+_THREADS = 5  # one writer and four readers: more could only wait
+_Result = TypeVar("_Result")
+
+
+class AsyncStateRuntime:
+    """:class:`rollbook.StateRuntime` as coroutines: same names, arguments, results and errors."""
+
+    def __init__(self, runtime: StateRuntime, executor: ThreadPoolExecutor) -> None:
+        self._runtime = runtime
+        self._executor = executor
+
+    @classmethod
+    async def open(
+        cls,
+        home: str | os.PathLike[str] | None = None,
+        *,
+        default_provider: str = "openai",
+        database: str | os.PathLike[str] | None = None,
+        backfill: bool = True,
+    ) -> Self:
+        """See :meth:`rollbook.StateRuntime.open`."""
+        executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="rollbook")
+        opening = partial(
+            StateRuntime.open,
+            home,
+            default_provider=default_provider,
+            database=database,
+            backfill=backfill,
+        )
+        try:
+            runtime = await asyncio.get_running_loop().run_in_executor(executor, opening)
+        except BaseException:
+            executor.shutdown(wait=False)
+            raise
+        return cls(runtime, executor)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """See :meth:`rollbook.StateRuntime.close`."""
+        await self._run(self._runtime.close)
+        self._executor.shutdown(wait=False)
+
+    @property
+    def codex_home(self) -> Path:
+        """See :attr:`rollbook.StateRuntime.codex_home`."""
+        return self._runtime.codex_home
+
+    @property
+    def database(self) -> str:
+        """See :attr:`rollbook.StateRuntime.database`."""
+        return self._runtime.database
+
+    async def is_synced(self) -> bool:
+        """See :meth:`rollbook.StateRuntime.is_synced`."""
+        return await self._run(self._runtime.is_synced)
+
+    async def get_thread(self, thread_id: str) -> ThreadMetadata | None:
+        """See :meth:`rollbook.StateRuntime.get_thread`."""
+        return await self._run(self._runtime.get_thread, thread_id)
+
+    async def rollout_exists(self, metadata: ThreadMetadata) -> bool:
+        """See :meth:`rollbook.StateRuntime.rollout_exists`."""
+        return await self._run(self._runtime.rollout_exists, metadata)
+
+    async def resolve_thread_id(self, text: str) -> str:
+        """See :meth:`rollbook.StateRuntime.resolve_thread_id`."""
+        return await self._run(self._runtime.resolve_thread_id, text)
+
+    async def get_dynamic_tools(self, thread_id: str) -> list[DynamicToolSpec] | None:
+        """See :meth:`rollbook.StateRuntime.get_dynamic_tools`."""
+        return await self._run(self._runtime.get_dynamic_tools, thread_id)
+
+    async def find_rollout_path_by_id(
+        self, thread_id: str, *, archived: bool | None = None
+    ) -> Path | None:
+        """See :meth:`rollbook.StateRuntime.find_rollout_path_by_id`."""
+        return await self._run(self._runtime.find_rollout_path_by_id, thread_id, archived=archived)
+
+    async def list_threads(
+        self,
+        page_size: int,
+        anchor: Anchor | None = None,
+        sort_key: SortKey = SortKey.CREATED_AT,
+        allowed_sources: Sequence[str] = (),
+        model_providers: Sequence[str] | None = None,
+        archived_only: bool = False,
+        *,
+        cwd: str | None = None,
+        title_contains: str | None = None,
+        include_silent: bool = False,
+    ) -> ThreadsPage:
+        """See :meth:`rollbook.StateRuntime.list_threads`."""
+        return await self._run(
+            self._runtime.list_threads,
+            page_size,
+            anchor,
+            sort_key,
+            allowed_sources,
+            model_providers,
+            archived_only,
+            cwd=cwd,
+            title_contains=title_contains,
+            include_silent=include_silent,
+        )
+
+    async def list_thread_ids(
+        self,
+        limit: int,
+        anchor: Anchor | None = None,
+        sort_key: SortKey = SortKey.CREATED_AT,
+        allowed_sources: Sequence[str] = (),
+        model_providers: Sequence[str] | None = None,
+        archived_only: bool = False,
+        *,
+        cwd: str | None = None,
+        title_contains: str | None = None,
+        include_silent: bool = False,
+    ) -> list[str]:
+        """See :meth:`rollbook.StateRuntime.list_thread_ids`."""
+        return await self._run(
+            self._runtime.list_thread_ids,
+            limit,
+            anchor,
+            sort_key,
+            allowed_sources,
+            model_providers,
+            archived_only,
+            cwd=cwd,
+            title_contains=title_contains,
+            include_silent=include_silent,
+        )
+
+    async def upsert_thread(self, metadata: ThreadMetadata) -> None:
+        """See :meth:`rollbook.StateRuntime.upsert_thread`."""
+        await self._run(self._runtime.upsert_thread, metadata)
+
+    async def persist_dynamic_tools(
+        self, thread_id: str, dynamic_tools: Sequence[DynamicToolSpec] | None
+    ) -> None:
+        """See :meth:`rollbook.StateRuntime.persist_dynamic_tools`."""
+        await self._run(self._runtime.persist_dynamic_tools, thread_id, dynamic_tools)
+
+    async def apply_rollout_items(
+        self, builder: ThreadMetadataBuilder, items: Iterable[RolloutItem | Mapping[str, Any]]
+    ) -> None:
+        """See :meth:`rollbook.StateRuntime.apply_rollout_items`."""
+        await self._run(self._runtime.apply_rollout_items, builder, items)
+
+    async def mark_archived(
+        self, thread_id: str, rollout_path: str | os.PathLike[str], archived_at: datetime
+    ) -> None:
+        """See :meth:`rollbook.StateRuntime.mark_archived`."""
+        await self._run(self._runtime.mark_archived, thread_id, rollout_path, archived_at)
+
+    async def mark_unarchived(self, thread_id: str, rollout_path: str | os.PathLike[str]) -> None:
+        """See :meth:`rollbook.StateRuntime.mark_unarchived`."""
+        await self._run(self._runtime.mark_unarchived, thread_id, rollout_path)
+
+    async def archive_thread(self, thread_id: str) -> ThreadMetadata:
+        """See :meth:`rollbook.StateRuntime.archive_thread`."""
+        return await self._run(self._runtime.archive_thread, thread_id)
+
+    async def unarchive_thread(self, thread_id: str) -> ThreadMetadata:
+        """See :meth:`rollbook.StateRuntime.unarchive_thread`."""
+        return await self._run(self._runtime.unarchive_thread, thread_id)
+
+    async def sync(
+        self,
+        *,
+        jobs: int | None = None,
+        rebuild: bool = False,
+        progress: ProgressCallback | None = None,
+        wait_s: float = 30.0,
+    ) -> BackfillStats:
+        """See :meth:`rollbook.StateRuntime.sync`; ``progress`` is called in the worker thread."""
+        return await self._run(
+            self._runtime.sync, jobs=jobs, rebuild=rebuild, progress=progress, wait_s=wait_s
+        )
+
+    async def _run(
+        self, operation: Callable[..., _Result], *arguments: Any, **options: Any
+    ) -> _Result:
+        call = partial(operation, *arguments, **options)
+        return await asyncio.get_running_loop().run_in_executor(self._executor, call)

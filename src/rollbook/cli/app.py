@@ -1,0 +1,90 @@
+"""The command ``rollbook``: its commands, and what becomes of an error."""
+
+import os
+import sys
+
+import click
+from click.shell_completion import get_completion_class
+
+from rollbook.cli import render
+from rollbook.cli.archive import archive_command, unarchive_command
+from rollbook.cli.list import list_command
+from rollbook.cli.options import Settings, add_options
+from rollbook.cli.show import path_command, show_command, tools_command
+from rollbook.cli.sync import sync_command
+from rollbook.errors import RollbookError, UsageError
+
+_INTERRUPTED = 130
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="rollbook")
+@add_options
+@click.pass_context
+def cli(context: click.Context, home: str | None, database: str | None, as_json: bool) -> None:
+    """List, look up and archive the threads of a coding agent's home.
+
+    \b
+    rollbook sync          index the home, or what is new in it
+    rollbook list          the newest threads
+    rollbook show ID       one thread; any unambiguous beginning of its id will do
+
+    \b
+    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 busy, 5 damaged.
+    """
+    context.obj = Settings(home, database, as_json)
+
+
+@click.command("completion")
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion_command(shell: str) -> None:
+    """Print the completion script of a shell.
+
+    \b
+    eval "$(rollbook completion bash)"     # in ~/.bashrc; likewise zsh
+    rollbook completion fish > ~/.config/fish/completions/rollbook.fish
+    """
+    kind = get_completion_class(shell)
+    if kind is None:
+        raise UsageError(f"there is no completion for {shell}")
+    render.echo(kind(cli, {}, "rollbook", "_ROLLBOOK_COMPLETE").source())
+
+
+for command in (
+    sync_command,
+    list_command,
+    show_command,
+    tools_command,
+    path_command,
+    archive_command,
+    unarchive_command,
+    completion_command,
+):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """Run the command line and end the process with the exit code that the outcome has."""
+    try:
+        cli.main(prog_name="rollbook", standalone_mode=False)
+    except RollbookError as error:
+        _fail(error.code, str(error), error.exit_code)
+    except click.UsageError as error:
+        path = error.ctx.command_path if error.ctx else "rollbook"
+        _fail(UsageError.code, f"{error.format_message()} (see `{path} --help`)", error.exit_code)
+    except click.ClickException as error:
+        _fail(RollbookError.code, error.format_message(), error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        sys.exit(_INTERRUPTED)
+    except BrokenPipeError:
+        # Whoever read the answer has seen enough. Python would complain when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _fail(code: str, message: str, exit_code: int) -> None:
+    message = render.printable(message)
+    if "--json" in sys.argv:
+        render.note(render.to_json({"error": {"code": code, "message": message}}))
+    else:
+        render.note(f"rollbook: {message}")
+    sys.exit(exit_code)

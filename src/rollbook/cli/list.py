@@ -1,0 +1,127 @@
+"""``rollbook list``: the threads of a home, page by page."""
+
+import os
+from datetime import datetime
+
+import click
+
+from rollbook.cli import render
+from rollbook.cli.options import Settings, common_options
+from rollbook.cli.sync import run_sync
+from rollbook.errors import DatabaseBusyError, UsageError
+from rollbook.model.paging import SortKey, ThreadsPage, format_cursor, parse_cursor
+from rollbook.model.thread import ThreadMetadata
+from rollbook.runtime import StateRuntime
+
+
+@click.command("list")
+@click.option(
+    "--sort",
+    type=click.Choice([key.value for key in SortKey]),
+    default=SortKey.RECENCY_AT.value,
+    show_default=True,
+    help="Newest first, by the last turn, by creation, or by the file's last change.",
+)
+@click.option("--limit", type=int, default=25, show_default=True, help="How many threads.")
+@click.option("--cursor", metavar="CURSOR", help="Go on where a page ended.")
+@click.option("--archived", is_flag=True, help="Archived threads instead of active ones.")
+@click.option("--source", "sources", multiple=True, metavar="SOURCE", help="Only from there.")
+@click.option("--provider", "providers", multiple=True, metavar="NAME", help="Only with that one.")
+@click.option("--cwd", metavar="DIR", help="Only those that work in this directory.")
+@click.option("--title", metavar="TEXT", help="Only those with this text in their title.")
+@click.option("--all", "everything", is_flag=True, help="Also those in which nobody said anything.")
+@common_options
+def list_command(
+    settings: Settings,
+    *,
+    sort: str,
+    limit: int,
+    cursor: str | None,
+    archived: bool,
+    sources: tuple[str, ...],
+    providers: tuple[str, ...],
+    cwd: str | None,
+    title: str | None,
+    everything: bool,
+) -> None:
+    """List threads, newest first.
+
+    \b
+    rollbook list --cwd . --limit 10
+    rollbook list --source exec --source vscode --archived
+    rollbook list --json | jq -r '.items[].id'
+
+    A home that was never synced is synced first.
+    """
+    if limit < 1:
+        raise UsageError(f"--limit must be 1 or more, not {limit}")
+    anchor = parse_cursor(cursor) if cursor else None
+    with settings.open() as state:
+        _sync_once(state, settings)
+        page = state.list_threads(
+            limit,
+            anchor,
+            SortKey(sort),
+            sources,
+            providers,
+            archived,
+            cwd=os.path.abspath(os.path.expanduser(cwd)) if cwd else None,
+            title_contains=title,
+            include_silent=everything,
+        )
+    next_cursor = format_cursor(page.next_anchor) if page.next_anchor else None
+    if settings.as_json:
+        items = [render.thread_object(thread) for thread in page.items]
+        render.echo(render.to_json({"items": items, "next_cursor": next_cursor}))
+    elif render.on_terminal():
+        _show_table(page, SortKey(sort), next_cursor)
+    else:
+        for thread in page.items:
+            render.echo(render.plain_row(thread, _time_of(thread, SortKey(sort))))
+
+
+def _sync_once(state: StateRuntime, settings: Settings) -> None:
+    if state.is_synced():
+        return
+    try:
+        run_sync(state, jobs=None, rebuild=False, quiet=settings.as_json)
+    except DatabaseBusyError as error:
+        render.note(f"rollbook: {error.message}: the list may be incomplete")
+
+
+def _time_of(thread: ThreadMetadata, sort: SortKey) -> datetime | None:
+    return {
+        SortKey.CREATED_AT: thread.created_at,
+        SortKey.UPDATED_AT: thread.updated_at,
+        SortKey.RECENCY_AT: thread.recency_at,
+    }[sort]
+
+
+def _show_table(page: ThreadsPage, sort: SortKey, next_cursor: str | None) -> None:
+    if not page.items:
+        render.note("No threads. (`rollbook list --help` tells what can be asked for.)")
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=True)
+    table.add_column("Thread", style="cyan", no_wrap=True)
+    table.add_column(sort.value.capitalize(), no_wrap=True)
+    table.add_column("Source", style="dim", no_wrap=True, max_width=10)
+    table.add_column("Directory", style="green", no_wrap=True, overflow="ellipsis", ratio=2)
+    table.add_column("Tokens", justify="right", no_wrap=True)
+    table.add_column("Title", no_wrap=True, overflow="ellipsis", ratio=4)
+    for thread in page.items:
+        table.add_row(
+            Text(thread.id[:18]),
+            Text(render.age_of(_time_of(thread, sort))),
+            Text(render.source_of(thread)),
+            Text(render.directory_of(thread)),
+            Text(f"{thread.tokens_used:,}"),
+            Text(render.title_of(thread)),
+        )
+    Console(highlight=False).print(table)
+    if next_cursor:
+        render.note(f"More: add --cursor '{next_cursor}'")

@@ -1,0 +1,120 @@
+"""How values look: on a terminal, in a pipe, and as JSON.
+
+Text from rollouts is untrusted: nothing of it may reach a terminal as a control sequence.
+"""
+
+import re
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from rollbook.model.thread import DynamicToolSpec, ThreadMetadata
+from rollbook.model.times import format_time, to_epoch
+
+_SPACES = re.compile(r"\s+")
+# Control characters, those that change the direction of text, and what no terminal can draw.
+_UNSAFE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
+)
+_UNSAFE_IN_JSON = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
+def printable(text: str) -> str:
+    """Bring text onto one line that a terminal can be given as it is."""
+    return _UNSAFE.sub("\ufffd", _SPACES.sub(" ", text).strip())
+
+
+def to_json(value: Any) -> str:
+    """Write one JSON document that is safe to look at on a terminal, too."""
+    text = msgspec.json.encode(value).decode()
+    return _UNSAFE_IN_JSON.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def thread_object(thread: ThreadMetadata) -> dict[str, Any]:
+    """Make the JSON object of a thread: its fields, with times as epoch seconds."""
+    return {
+        field: to_epoch(value) if isinstance(value, datetime) else value
+        for field, value in msgspec.structs.asdict(thread).items()
+    }
+
+
+def tool_object(tool: DynamicToolSpec) -> dict[str, Any]:
+    """Make the JSON object of a dynamic tool; what only later releases have is there if set."""
+    value: dict[str, Any] = {
+        "name": tool.name,
+        "description": tool.description,
+        "input_schema": tool.input_schema,
+    }
+    if tool.namespace is not None:
+        value["namespace"] = tool.namespace
+    if tool.defer_loading:
+        value["defer_loading"] = True
+    return value
+
+
+def echo(text: str) -> None:
+    """Write a line of an answer to standard output."""
+    click.echo(text)
+
+
+def note(text: str) -> None:
+    """Tell the person something that is no part of the answer, on standard error."""
+    click.echo(text, err=True)
+
+
+def on_terminal() -> bool:
+    """Say whether the answer goes to a person's terminal."""
+    return sys.stdout.isatty()
+
+
+def title_of(thread: ThreadMetadata) -> str:
+    """Choose what a thread is called: its name, else its title, on one line."""
+    return printable((thread.name or thread.title)[:1000]) or "(nothing said)"
+
+
+def source_of(thread: ThreadMetadata) -> str:
+    """Shorten a source for people: sub-agents are stored as JSON."""
+    if not thread.source.startswith("{"):
+        return printable(thread.source)
+    for kind in ("review", "compact", "thread_spawn"):
+        if f'"{kind}"' in thread.source:
+            return "sub-agent" if kind == "thread_spawn" else kind
+    return "sub-agent"
+
+
+def directory_of(thread: ThreadMetadata) -> str:
+    """Shorten a directory for people: the user's own is ``~``."""
+    home = str(Path.home())
+    cwd = thread.cwd
+    if cwd == home or cwd.startswith(home + "/"):
+        cwd = "~" + cwd.removeprefix(home)
+    return printable(cwd)
+
+
+def local_time(time: datetime | None) -> str:
+    """Write a time for people, in their own time zone."""
+    return "" if time is None else time.astimezone().strftime("%Y-%m-%d %H:%M")
+
+
+def age_of(time: datetime | None, now: datetime | None = None) -> str:
+    """Write how long ago a time was, or its date where that is over a week."""
+    if time is None:
+        return ""
+    seconds = int(((now or datetime.now(UTC)) - time).total_seconds())
+    if 0 <= seconds < 60:
+        return "just now"
+    for unit, length, limit in (("min", 60, 3600), ("h", 3600, 86400), ("d", 86400, 7 * 86400)):
+        if 0 <= seconds < limit:
+            return f"{seconds // length} {unit} ago"
+    return time.astimezone().strftime("%Y-%m-%d")
+
+
+def plain_row(thread: ThreadMetadata, time: datetime | None) -> str:
+    """Write a thread as one line with tabs, for pipes."""
+    when = "" if time is None else format_time(time)
+    cells = (thread.id, when, thread.source, thread.cwd, title_of(thread))
+    return "\t".join(printable(cell) for cell in cells)

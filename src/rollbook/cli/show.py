@@ -1,0 +1,123 @@
+"""``rollbook show``, ``tools`` and ``path``: one thread."""
+
+from pathlib import Path
+
+import click
+
+from rollbook.cli import render
+from rollbook.cli.options import Settings, ThreadId, common_options
+from rollbook.errors import ThreadNotFoundError
+from rollbook.model.thread import DynamicToolSpec, ThreadMetadata
+from rollbook.runtime import StateRuntime
+
+_thread_argument = click.argument("thread_id", metavar="ID", type=ThreadId())
+
+
+@click.command("show")
+@_thread_argument
+@common_options
+def show_command(settings: Settings, *, thread_id: str) -> None:
+    """Show all that is known of a thread.
+
+    ID is a thread's id or any beginning of it that fits no other thread.
+    """
+    with settings.open() as state:
+        thread = find_thread(state, thread_id)
+        tools = state.get_dynamic_tools(thread.id) or []
+        exists = state.rollout_exists(thread)
+    if settings.as_json:
+        value = render.thread_object(thread)
+        value["dynamic_tools"] = [render.tool_object(tool) for tool in tools]
+        value["rollout_exists"] = exists
+        render.echo(render.to_json(value))
+    else:
+        _show(thread, tools, exists=exists)
+
+
+@click.command("tools")
+@_thread_argument
+@common_options
+def tools_command(settings: Settings, *, thread_id: str) -> None:
+    """List the dynamic tools of a thread, in the order they were given."""
+    with settings.open() as state:
+        thread = find_thread(state, thread_id)
+        tools = state.get_dynamic_tools(thread.id) or []
+    if settings.as_json:
+        render.echo(render.to_json([render.tool_object(tool) for tool in tools]))
+    elif not tools:
+        render.note("This thread has no dynamic tools.")
+    for tool in [] if settings.as_json else tools:
+        render.echo(render.printable(f"{tool.name}\t{tool.description}"))
+        render.echo("    " + render.to_json(tool.input_schema))
+
+
+@click.command("path")
+@_thread_argument
+@common_options
+def path_command(settings: Settings, *, thread_id: str) -> None:
+    """Print where the rollout of a thread is on disk.
+
+    For a compressed rollout that is the compressed file.
+    """
+    with settings.open() as state:
+        thread = find_thread(state, thread_id)
+        exists = state.rollout_exists(thread)
+    if not exists:
+        raise ThreadNotFoundError(
+            f"the rollout of thread {thread.id} is gone from {thread.rollout_path}",
+            hint="`rollbook sync` takes it out of the index",
+        )
+    path = Path(thread.rollout_path)
+    if not path.exists():
+        path = path.with_name(path.name + ".zst")
+    render.echo(render.to_json({"path": str(path)}) if settings.as_json else str(path))
+
+
+def find_thread(state: StateRuntime, text: str) -> ThreadMetadata:
+    """Find the thread that an id or its beginning means.
+
+    Errors: InvalidThreadIdError, AmbiguousIdError, ThreadNotFoundError.
+    """
+    thread_id = state.resolve_thread_id(text)
+    thread = state.get_thread(thread_id)
+    if thread is None:
+        raise ThreadNotFoundError(f"there is no thread {thread_id} in {state.codex_home}")
+    return thread
+
+
+def _show(thread: ThreadMetadata, tools: list[DynamicToolSpec], *, exists: bool) -> None:
+    gone = "" if exists else "  (gone)"
+    rows = {
+        "Thread": thread.id,
+        "Name": thread.name,
+        "Title": thread.title,
+        "Directory": thread.cwd,
+        "Created": render.local_time(thread.created_at),
+        "Last turn": render.local_time(thread.recency_at),
+        "Updated": render.local_time(thread.updated_at),
+        "Archived": render.local_time(thread.archived_at),
+        "Source": thread.source,
+        "Model": " ".join(filter(None, (thread.model, thread.reasoning_effort))),
+        "Provider": thread.model_provider,
+        "Tokens": _tokens(thread),
+        "Approval": thread.approval_mode,
+        "Sandbox": thread.sandbox_policy,
+        "Git": " ".join(filter(None, (thread.git_branch, thread.git_sha, thread.git_origin_url))),
+        "Forked from": thread.forked_from_id,
+        "Parent": thread.parent_thread_id,
+        "Agent": " ".join(filter(None, (thread.agent_nickname, thread.agent_role))),
+        "Made by": " ".join(filter(None, (thread.originator, thread.cli_version))),
+        "Tools": ", ".join(tool.name for tool in tools),
+        "Rollout": thread.rollout_path + gone,
+    }
+    for label, value in rows.items():
+        if value:
+            render.echo(f"{click.style(f'{label:<12}', bold=True)}{render.printable(value)}")
+
+
+def _tokens(thread: ThreadMetadata) -> str:
+    detail = (
+        f" (input {thread.input_tokens:,}, of it cached {thread.cached_input_tokens:,};"
+        f" output {thread.output_tokens:,}, of it reasoning {thread.reasoning_output_tokens:,})"
+    )
+    return f"{thread.tokens_used:,}" + (detail if thread.input_tokens else "")

@@ -1,0 +1,98 @@
+"""``rollbook sync``: bring the index up to date."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+import msgspec
+
+from rollbook.cli import render
+from rollbook.cli.options import Settings, common_options
+from rollbook.model.outcome import BackfillStats, SyncProgress
+from rollbook.runtime import ProgressCallback, StateRuntime
+
+_SHOWN_FAILURES = 20
+
+
+@click.command("sync")
+@click.option("--jobs", type=int, help="Reading processes.  [default: one for each core, at most 4]")
+@click.option("--rebuild", is_flag=True, help="Read every rollout again from its start.")
+@common_options
+def sync_command(settings: Settings, *, jobs: int | None, rebuild: bool) -> None:
+    """Bring the index up to date with the rollouts.
+
+    Reads only what has changed since the last time. It may be interrupted at any moment; the next
+    run completes the work. Rollouts are never changed. Ends with 1 if a rollout could not be read.
+    """
+    with settings.open() as state:
+        stats = run_sync(state, jobs=jobs, rebuild=rebuild, quiet=False)
+        if settings.as_json:
+            counts = msgspec.structs.asdict(stats)
+            del counts["failures"]
+            render.echo(render.to_json(counts))
+        else:
+            render.echo(_summary(state, stats))
+    if stats.failed:
+        sys.exit(1)
+
+
+def run_sync(
+    state: StateRuntime, *, jobs: int | None, rebuild: bool, quiet: bool
+) -> BackfillStats:
+    """Sync with a progress bar on a terminal, and name what could not be read."""
+    with _progress_bar() as progress:
+        stats = state.sync(jobs=jobs, rebuild=rebuild, progress=progress)
+    if not quiet:
+        for failure in stats.failures[:_SHOWN_FAILURES]:
+            message = f"{failure.path} {failure.message}"
+            render.note(f"rollbook: not indexed: {render.printable(message)}")
+        if len(stats.failures) > _SHOWN_FAILURES:
+            render.note(f"rollbook: … and {len(stats.failures) - _SHOWN_FAILURES} more")
+        if stats.parse_errors:
+            render.note(f"rollbook: {stats.parse_errors} malformed lines were skipped")
+    return stats
+
+
+def _summary(state: StateRuntime, stats: BackfillStats) -> str:
+    parts = [f"{stats.indexed} indexed", f"{stats.unchanged} unchanged"]
+    parts += [f"{stats.removed} removed"] if stats.removed else []
+    parts += [f"{stats.failed} failed"] if stats.failed else []
+    size = f"{stats.bytes_read / 1e6:.1f} MB read"
+    home = render.printable(str(state.codex_home))
+    return f"{home}: {', '.join(parts)}; {size} in {stats.seconds:.2f} s"
+
+
+@contextmanager
+def _progress_bar() -> Iterator[ProgressCallback | None]:
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("Indexing"),
+        BarColumn(),
+        TextColumn("{task.fields[files]} rollouts"),
+        DownloadColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=None, files="0")
+
+        def advance(progress: SyncProgress) -> None:
+            bar.update(
+                task,
+                completed=progress.bytes_done,
+                total=progress.bytes_total,
+                files=f"{progress.files_done}/{progress.files_total}",
+            )
+
+        yield advance

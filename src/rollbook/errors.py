@@ -1,0 +1,114 @@
+"""What can go wrong, as one tree.
+
+    RollbookError                 failed         exit 1
+    ├── UsageError                usage          exit 2   the request itself is wrong
+    │   ├── InvalidThreadIdError  invalid_id     exit 2
+    │   ├── AmbiguousIdError      ambiguous_id   exit 2
+    │   └── InvalidCursorError    invalid_cursor exit 2
+    ├── HomeError                 home           exit 1   the home exists but can't be used
+    │   └── HomeNotFoundError     home_not_found exit 3
+    ├── ThreadNotFoundError       not_found      exit 3
+    ├── RolloutError              rollout        exit 1   one rollout can't be read or moved
+    └── DatabaseError             database       exit 1
+        ├── DatabaseBusyError     busy           exit 4
+        ├── DatabaseDamagedError  damaged        exit 5
+        └── DatabaseVersionError  newer_database exit 1
+
+Every error carries a stable ``code`` (in JSON), an ``exit_code`` (of the command line), a message
+that says what happened to which file or id, and a ``hint`` that says what to do now.  An engine
+translates its driver's errors into these and keeps the driver's error as the cause.
+"""
+
+from typing import ClassVar
+
+
+class RollbookError(Exception):
+    """Any failure that Rollbook reports: ``code``, ``exit_code``, ``message`` and ``hint``."""
+
+    code: ClassVar[str] = "failed"
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+
+class UsageError(RollbookError):
+    """The request is wrong in itself: a page size below 0, an option that doesn't exist."""
+
+    code = "usage"
+    exit_code = 2
+
+
+class InvalidThreadIdError(UsageError):
+    """A text that should be a thread id is no UUID."""
+
+    code = "invalid_id"
+
+
+class AmbiguousIdError(UsageError):
+    """A shortened id fits more than one thread."""
+
+    code = "ambiguous_id"
+
+
+class InvalidCursorError(UsageError):
+    """A text that should be a cursor isn't of the form ``<time>|<uuid>``."""
+
+    code = "invalid_cursor"
+
+
+class HomeError(RollbookError):
+    """The home is there but can't be used, for example because it is a file."""
+
+    code = "home"
+
+
+class HomeNotFoundError(HomeError):
+    """There is no directory where the home should be."""
+
+    code = "home_not_found"
+    exit_code = 3
+
+
+class ThreadNotFoundError(RollbookError):
+    """No thread has this id, neither in the database nor on disk."""
+
+    code = "not_found"
+    exit_code = 3
+
+
+class RolloutError(RollbookError):
+    """One rollout can't be read, or can't be moved."""
+
+    code = "rollout"
+
+
+class DatabaseError(RollbookError):
+    """The database refused a statement or can't be opened."""
+
+    code = "database"
+
+
+class DatabaseBusyError(DatabaseError):
+    """Somebody else holds the lock for longer than Rollbook waits."""
+
+    code = "busy"
+    exit_code = 4
+
+
+class DatabaseDamagedError(DatabaseError):
+    """The file isn't a database, or what is in it contradicts itself."""
+
+    code = "damaged"
+    exit_code = 5
+
+
+class DatabaseVersionError(DatabaseError):
+    """The database was written by a newer release of Rollbook and is left as it is."""
+
+    code = "newer_database"

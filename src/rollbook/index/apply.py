@@ -1,0 +1,62 @@
+"""Records of a running agent into the database, as they are written (behaviour.md 19, 20)."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from rollbook.model.thread import (
+    DynamicToolSpec,
+    ThreadMetadata,
+    ThreadMetadataBuilder,
+    parse_thread_id,
+)
+from rollbook.model.times import from_epoch
+from rollbook.rollout.fold import FoldState, dynamic_tools_of, fold, is_meta_of
+from rollbook.rollout.layout import locate
+from rollbook.rollout.lines import RolloutItem
+from rollbook.store import threads, tools
+from rollbook.store.engine import Transaction
+
+
+def apply_items(
+    tx: Transaction,
+    home: Path,
+    builder: ThreadMetadataBuilder,
+    items: list[RolloutItem],
+    default_provider: str,
+) -> None:
+    """Fold records into a thread's row and store its tools, inside the caller's transaction.
+
+    The tools are those of the first session meta that is the thread's own; the reference takes the
+    first of any thread, which can give a fork the tools of its source (behaviour.md 28).
+    """
+    thread_id = parse_thread_id(builder.id)
+    metadata = threads.get(tx, str(home), thread_id)
+    if metadata is None:
+        builder = msgspec.structs.replace(builder, id=thread_id)
+        metadata = builder.build(default_provider)
+    metadata = msgspec.structs.replace(metadata, rollout_path=builder.rollout_path)
+    state = FoldState()
+    for item in items:
+        metadata, state = fold(metadata, item, state, default_provider)
+    threads.upsert(tx, str(home), with_file_time(metadata))
+    tools.put_first(tx, thread_id, _own_tools(thread_id, items))
+
+
+def with_file_time(metadata: ThreadMetadata) -> ThreadMetadata:
+    """Set ``updated_at`` to the rollout's mtime, if that can be read (behaviour.md 18, 59)."""
+    path = Path(metadata.rollout_path)
+    try:
+        file = locate(path.parent, path.name) or path
+        updated_at = from_epoch(int(file.stat().st_mtime))
+    except (OSError, OverflowError):
+        return metadata
+    return msgspec.structs.replace(metadata, updated_at=updated_at)
+
+
+def _own_tools(thread_id: str, items: Iterable[RolloutItem]) -> tuple[DynamicToolSpec, ...]:
+    for item in items:
+        if item.type == "session_meta" and is_meta_of(item.payload, thread_id):
+            return dynamic_tools_of(item.payload)
+    return ()

@@ -1,0 +1,115 @@
+"""Move a thread's rollouts into the archive and back, as the agent does (behaviour.md 143, 144).
+
+File and row move together: where either half fails, the other is undone.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from rollbook.errors import RolloutError, ThreadNotFoundError
+from rollbook.index.apply import with_file_time
+from rollbook.model.thread import ThreadMetadata
+from rollbook.rollout.layout import (
+    archived_path,
+    find_rollouts,
+    is_archived_path,
+    locate,
+    unarchived_path,
+)
+from rollbook.store import threads
+from rollbook.store.engine import Engine
+
+
+def archive(engine: Engine, home: Path, metadata: ThreadMetadata, now: datetime) -> ThreadMetadata:
+    """Move a thread's rollouts to ``archived_sessions/`` and mark its row.
+
+    Errors: ThreadNotFoundError where no rollout of it is among the active ones, RolloutError where
+    a file can't be moved or one of that name is in the archive already.
+    """
+    paths = [path for path in find_rollouts(home, metadata.id) if not is_archived_path(path)]
+    return _move(engine, home, metadata, paths, archived_path, archived_at=now)
+
+
+def unarchive(engine: Engine, home: Path, metadata: ThreadMetadata) -> ThreadMetadata:
+    """Move a thread's rollouts back below ``sessions/`` by the date in their names.
+
+    Their mtime becomes now.  Errors: as :func:`archive`, with the places exchanged.
+    """
+    paths = [path for path in find_rollouts(home, metadata.id) if is_archived_path(path)]
+    return _move(engine, home, metadata, paths, _required_unarchived_path, archived_at=None)
+
+
+def _move(
+    engine: Engine,
+    home: Path,
+    metadata: ThreadMetadata,
+    paths: list[str],
+    target_of: Callable[[str], str],
+    archived_at: datetime | None,
+) -> ThreadMetadata:
+    if not paths:
+        raise ThreadNotFoundError(
+            f"the rollout of thread {metadata.id} is not where it should be",
+            hint="run `rollbook sync`; the file may have been moved or deleted",
+        )
+    with ExitStack() as undone_on_error:
+        with engine.write() as tx:
+            for path in paths:
+                undone_on_error.enter_context(
+                    _renamed(home, path, target_of(path), touch=archived_at is None)
+                )
+            moved = with_file_time(
+                msgspec.structs.replace(
+                    metadata,
+                    rollout_path=str(home / target_of(paths[-1])),
+                    archived_at=archived_at,
+                )
+            )
+            threads.upsert(tx, str(home), moved)
+    return moved
+
+
+@contextmanager
+def _renamed(home: Path, path: str, target: str, *, touch: bool) -> Iterator[None]:
+    """Rename a rollout for good, or take it back when the block fails."""
+    source_file = locate(home, path)
+    if source_file is None:
+        raise RolloutError(f"{path} is gone", hint="run `rollbook sync`")
+    suffix = source_file.name.removeprefix(Path(path).name)
+    target_file = home / (target + suffix)
+    if locate(home, target) is not None:
+        raise RolloutError(
+            f"{target} exists already, so {path} was not moved",
+            hint="compare the two files and move one of them away",
+        )
+    status = source_file.stat()
+    try:
+        target_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.rename(source_file, target_file)
+    except OSError as error:
+        raise RolloutError(f"{path} can't be moved to {target}: {error.strerror}") from error
+    try:
+        if touch:
+            os.utime(target_file)
+        yield
+    except BaseException:
+        os.rename(target_file, source_file)
+        os.utime(source_file, ns=(status.st_atime_ns, status.st_mtime_ns))
+        raise
+
+
+def _required_unarchived_path(path: str) -> str:
+    target = unarchived_path(path)
+    if target is None:
+        raise RolloutError(f"{path} has no date in its name, so it has no place below sessions/")
+    return target
+
+
+def utc_now() -> datetime:
+    """The present time in whole seconds."""
+    return datetime.now(UTC).replace(microsecond=0)

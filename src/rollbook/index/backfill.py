@@ -1,0 +1,265 @@
+"""Compare a whole home with the index and bring the index up to date.
+
+There is no state "done": every run compares what is on disk with what was read, so files that were
+restored, copied or written later are found, and a run that was killed is simply continued by the
+next.  Nothing that has not changed is opened.
+"""
+
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path, PurePosixPath
+
+from rollbook.index.extraction import Failure, Job, Result, run_all
+from rollbook.index.indexer import Indexer
+from rollbook.model.outcome import BackfillStats, RolloutFailure, SyncProgress
+from rollbook.rollout.layout import (
+    ROOTS,
+    SESSION_INDEX,
+    HomeListing,
+    RolloutFile,
+    list_rollouts,
+    locate,
+    parse_rollout_name,
+)
+from rollbook.rollout.session_index import read_names, stat_names
+from rollbook.store import files, threads
+from rollbook.store.engine import Engine
+from rollbook.store.files import BackfillState, FileRow
+
+_FIRST_BATCH = 50  # so that the newest threads can be listed at once
+_BATCH = 256
+_MAX_BATCH_S = 0.5
+
+ProgressCallback = Callable[[SyncProgress], None]
+
+
+class Backfill:
+    """One comparison of a home with its index.
+
+    ``remove_missing`` takes threads out of the index whose rollout is gone from a root that is
+    there.  ``stop`` ends the run early, at a point where everything stored is consistent.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        home: Path,
+        default_provider: str,
+        *,
+        workers: int | None = None,
+        rebuild: bool = False,
+        remove_missing: bool = True,
+        progress: ProgressCallback | None = None,
+        stop: threading.Event | None = None,
+    ) -> None:
+        self._engine = engine
+        self._home = home
+        self._default_provider = default_provider
+        self._workers = workers or min(4, os.cpu_count() or 1)
+        self._rebuild = rebuild
+        self._remove_missing = remove_missing
+        self._progress = progress
+        self._stop = stop or threading.Event()
+        self._failures: list[RolloutFailure] = []
+        self._names_state = stat_names(home)
+        self._names = self._read_names()
+        self._indexer = Indexer(engine, home, default_provider, self._names, rebuild=rebuild)
+        self._counts = {"indexed": 0, "unchanged": 0, "parse_errors": 0, "bytes_read": 0}
+        self._moved: dict[str, str] = {}
+
+    def run(self) -> BackfillStats:
+        """Do it; returns the counts.  The caller holds the lock that lets one process do this.
+
+        Errors: DatabaseError and its kinds.  Source: behaviour.md 116, 117.
+        """
+        started = time.monotonic()
+        listing = list_rollouts(self._home)
+        self._failures += listing.failures
+        with self._engine.read() as tx:
+            known = files.get_all(tx)
+            state = files.get_backfill_state(tx)
+        changed = self._changed(listing, known)
+        changed = self._follow_moves(changed, listing, known)
+        self._read(self._jobs(changed, known))
+        removed = 0
+        if not self._stop.is_set():
+            removed = self._remove(listing, known) if self._remove_missing else 0
+            self._finish(state)
+        return BackfillStats(
+            scanned=self._counts["indexed"] + self._counts["unchanged"] + len(self._failures),
+            removed=removed,
+            failed=len(self._failures),
+            seconds=round(time.monotonic() - started, 3),
+            failures=tuple(self._failures),
+            **self._counts,
+        )
+
+    def _changed(self, listing: HomeListing, known: dict[str, FileRow]) -> list[RolloutFile]:
+        changed = []
+        for path, file in listing.files.items():
+            row = known.get(path)
+            if self._rebuild or row is None or not _is_same(row, file):
+                changed.append(file)
+            elif row.error is not None:
+                self._failures.append(RolloutFailure(path, row.error))
+            else:
+                self._counts["unchanged"] += 1
+        return changed
+
+    def _follow_moves(
+        self, changed: list[RolloutFile], listing: HomeListing, known: dict[str, FileRow]
+    ) -> list[RolloutFile]:
+        """Follow rollouts that were renamed to another directory; returns what is left to read."""
+        if self._rebuild:
+            return changed
+        files_of_thread = Counter(row.thread_id for row in known.values())
+        vanished = {
+            (PurePosixPath(row.path).name, row.inode, row.size, row.mtime_ns): row
+            for row in known.values()
+            if row.path not in listing.files
+            and row.error is None
+            and files_of_thread[row.thread_id] == 1
+        }
+        if not vanished:
+            return changed
+        left = []
+        with self._engine.write() as tx:
+            for file in changed:
+                name = PurePosixPath(file.path).name
+                old = vanished.get((name, file.inode, file.size, file.mtime_ns))
+                if old is None or file.path in known or old.compressed != file.compressed:
+                    left.append(file)
+                else:
+                    self._indexer.move(tx, old, file)
+                    self._moved[old.path] = file.path
+                    self._counts["indexed"] += 1
+        return left
+
+    def _jobs(self, changed: list[RolloutFile], known: dict[str, FileRow]) -> list[Job]:
+        """Newest first by name, so that what people look for is there first (behaviour.md 116)."""
+        changed.sort(key=_by_name, reverse=True)
+        with self._engine.read() as tx:
+            return [self._indexer.plan(tx, file, known.get(file.path)) for file in changed]
+
+    def _read(self, jobs: list[Job]) -> None:
+        files_total, bytes_total = len(jobs), sum(job.file.size for job in jobs)
+        bytes_done = 0
+        batch: list[tuple[Job, Result]] = []
+        limit, batch_started = _FIRST_BATCH, time.monotonic()
+        with closing(run_all(self._home, self._default_provider, jobs, self._workers)) as results:
+            for done, (job, result) in enumerate(results, 1):
+                batch.append((job, result))
+                bytes_done += job.file.size
+                self._count(job, result)
+                if len(batch) >= limit or time.monotonic() - batch_started > _MAX_BATCH_S:
+                    self._indexer.store(batch)
+                    batch, limit, batch_started = [], _BATCH, time.monotonic()
+                self._report(done, files_total, bytes_done, bytes_total)
+                if self._stop.is_set():
+                    break
+        if batch:
+            self._indexer.store(batch)
+
+    def _report(self, files_done: int, files_total: int, bytes_done: int, bytes_total: int) -> None:
+        if self._progress:
+            self._progress(
+                SyncProgress(
+                    files_done=files_done,
+                    files_total=files_total,
+                    bytes_done=bytes_done,
+                    bytes_total=bytes_total,
+                )
+            )
+
+    def _read_names(self) -> dict[str, str]:
+        try:
+            return read_names(self._home)
+        except OSError as error:
+            message = f"can't be read: {error.strerror}"
+            self._failures.append(RolloutFailure(SESSION_INDEX, message))
+            return {}
+
+    def _count(self, job: Job, result: Result) -> None:
+        if isinstance(result, Failure):
+            self._failures.append(RolloutFailure(job.file.path, result.message))
+            return
+        self._counts["indexed"] += 1
+        self._counts["parse_errors"] += result.extraction.outcome.parse_errors
+        self._counts["bytes_read"] += result.extraction.bytes_read
+
+    def _remove(self, listing: HomeListing, known: dict[str, FileRow]) -> int:
+        """Take out of the index what is gone from a root that was read through."""
+        with self._engine.read() as tx:
+            homeless = threads.without_rollout_file(tx, str(self._home))
+        gone_files = [
+            row
+            for path, row in known.items()
+            if path not in listing.files
+            and path not in self._moved
+            and self._is_gone(path, listing)
+        ]
+        gone_threads = {
+            thread_id
+            for thread_id, path in homeless
+            if self._is_gone(path.removeprefix(f"{self._home}/"), listing)
+        }
+        if not gone_files and not gone_threads:
+            return 0
+        # A rollout that was being moved while we walked is in neither root: look once more.
+        names = (parse_rollout_name(PurePosixPath(p).name) for p in list_rollouts(self._home).files)
+        present = {name.thread_id for name in names if name}
+        composed = set()
+        with self._engine.write() as tx:
+            for row in gone_files:
+                files.delete(tx, row.path)
+                if row.thread_id is None or row.thread_id in gone_threads:
+                    continue
+                if files.of_thread(tx, row.thread_id):
+                    composed.add(row.thread_id)
+                elif row.thread_id not in present:
+                    threads.delete(tx, row.thread_id)
+            for thread_id in gone_threads - present:
+                threads.delete(tx, thread_id)
+        for thread_id in composed:
+            self._indexer.compose(thread_id)
+        return len(gone_files) + len(gone_threads - present)
+
+    def _is_gone(self, path: str, listing: HomeListing) -> bool:
+        root = path.partition("/")[0]
+        return root in ROOTS and root in listing.complete_roots and not locate(self._home, path)
+
+    def _finish(self, before: BackfillState | None) -> None:
+        size, mtime_ns = self._names_state
+        with self._engine.write() as tx:
+            if before is None or self._names_state != (
+                before.session_index_size,
+                before.session_index_mtime_ns,
+            ):
+                threads.set_names(tx, self._names)
+            files.set_backfill_state(
+                tx,
+                BackfillState(
+                    completed_at=int(time.time()),
+                    session_index_size=size,
+                    session_index_mtime_ns=mtime_ns,
+                ),
+            )
+
+
+def _is_same(row: FileRow, file: RolloutFile) -> bool:
+    return (row.size, row.mtime_ns, row.inode, row.compressed) == (
+        file.size,
+        file.mtime_ns,
+        file.inode,
+        file.compressed,
+    )
+
+
+def _by_name(file: RolloutFile) -> tuple[bool, object, str]:
+    name = PurePosixPath(file.path).name
+    parsed = parse_rollout_name(name)
+    return (parsed is not None, (parsed.created_at, parsed.thread_id) if parsed else (), name)

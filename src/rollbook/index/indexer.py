@@ -1,0 +1,220 @@
+"""One rollout into the database, whether a whole sync, a read that missed, or a watcher asks."""
+
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+
+import msgspec
+
+from rollbook.errors import RolloutError
+from rollbook.index.extraction import Job, Result, Success, run
+from rollbook.model.thread import ThreadMetadata
+from rollbook.rollout.extract import Extraction, FoldPoint, extract_segments
+from rollbook.rollout.fold import FoldState
+from rollbook.rollout.layout import (
+    RolloutFile,
+    is_archived_path,
+    parse_rollout_name,
+    stat_rollout,
+)
+from rollbook.store import files, threads, tools
+from rollbook.store.engine import Engine, Transaction
+from rollbook.store.files import FileRow
+
+_MAX_ATTEMPTS = 3
+
+
+class Indexer:
+    """Puts what rollouts say into the database of one home.
+
+    ``names`` are the thread names that the home keeps beside its rollouts.  With ``rebuild``,
+    nothing that the database holds of a thread is kept.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        home: Path,
+        default_provider: str,
+        names: dict[str, str],
+        *,
+        rebuild: bool = False,
+    ) -> None:
+        self._engine = engine
+        self._home = home
+        self._default_provider = default_provider
+        self._names = names
+        self._rebuild = rebuild
+
+    def plan(self, tx: Transaction, file: RolloutFile, known: FileRow | None) -> Job:
+        """Decide where to read a rollout from: on from where it was folded to, if it has grown."""
+        if (
+            self._rebuild
+            or known is None
+            or known.thread_id is None
+            or known.inode != file.inode
+            or known.size >= file.size
+            or file.compressed
+            or known.compressed
+        ):
+            return Job(file)
+        metadata = threads.get(tx, str(self._home), known.thread_id)
+        if metadata is None:
+            return Job(file)
+        state = msgspec.json.decode(known.fold_state, type=FoldState)
+        return Job(file, (metadata, FoldPoint(known.bytes_folded, known.digest, state)))
+
+    def index(self, paths: Iterable[str]) -> None:
+        """Read these rollouts in this process and store them; what can't be read is recorded."""
+        self.store(self._read(paths))
+
+    def store(self, results: list[tuple[Job, Result]]) -> None:
+        """Write what was read in one transaction; read again what changed in the meantime."""
+        for attempt in range(_MAX_ATTEMPTS):
+            outdated: list[str] = []
+            composed: set[str] = set()
+            with self._engine.write() as tx:
+                for job, result in results:
+                    if not isinstance(result, Success):
+                        if not result.passing:
+                            files.upsert(tx, _failed_row(job.file, result.message))
+                    elif self._is_outdated(tx, job, result.extraction, attempt):
+                        outdated.append(job.file.path)
+                    elif self._store_success(tx, job, result.extraction):
+                        composed.add(result.extraction.outcome.metadata.id)
+            for thread_id in sorted(composed):
+                self.compose(thread_id)
+            if not outdated:
+                return
+            results = self._read(outdated)
+
+    def move(self, tx: Transaction, old: FileRow, file: RolloutFile) -> None:
+        """Follow a thread's only rollout to where it was moved below the home, without reading it."""
+        files.delete(tx, old.path)
+        files.upsert(tx, msgspec.structs.replace(old, path=file.path))
+        if old.thread_id is None:
+            return
+        metadata = threads.get(tx, str(self._home), old.thread_id)
+        if metadata is not None:
+            self._put(tx, metadata, file.path)
+
+    def compose(self, thread_id: str) -> None:
+        """Make the row of a thread that has several files, by folding them in order."""
+        with self._engine.read() as tx:
+            rows = files.of_thread(tx, thread_id)
+        on_disk = [stat_rollout(self._home, row.path) for row in rows if row.error is None]
+        chosen = choose_files([file for file in on_disk if file is not None])
+        if not chosen:
+            return
+        try:
+            extraction = extract_segments(self._home, chosen, self._default_provider)
+        except RolloutError:
+            return  # counted where the file itself was read
+        with self._engine.write() as tx:
+            self._put(tx, extraction.outcome.metadata, chosen[-1].path)
+            tools.put_first(tx, thread_id, extraction.outcome.dynamic_tools)
+
+    def _read(self, paths: Iterable[str]) -> list[tuple[Job, Result]]:
+        jobs = []
+        with self._engine.read() as tx:
+            for path in paths:
+                file = stat_rollout(self._home, path)
+                if file is not None:
+                    jobs.append(self.plan(tx, file, files.get(tx, path)))
+        return [(job, run(self._home, self._default_provider, job)) for job in jobs]
+
+    def _is_outdated(
+        self, tx: Transaction, job: Job, extraction: Extraction, attempt: int
+    ) -> bool:
+        """Say whether somebody has written the thread since the rollout was looked at."""
+        metadata = extraction.outcome.metadata
+        current = threads.get(tx, str(self._home), metadata.id)
+        if extraction.resumed:
+            return job.resume is None or current != job.resume[0]
+        # Later than the file also is a row from before the file was given an older time: that
+        # shows when a second look gives the same.
+        return attempt == 0 and current is not None and current.updated_at > metadata.updated_at
+
+    def _store_success(self, tx: Transaction, job: Job, extraction: Extraction) -> bool:
+        """Store one rollout; says whether the thread has others and has to be composed."""
+        metadata, path = extraction.outcome.metadata, job.file.path
+        before = files.get(tx, path) if extraction.resumed else None
+        files.upsert(tx, _read_row(job.file, extraction, before))
+        has_others = any(
+            row.path != path and row.error is None and stat_rollout(self._home, row.path)
+            for row in files.of_thread(tx, metadata.id)
+        )
+        if self._rebuild and not has_others:
+            threads.delete(tx, metadata.id)
+        if not has_others or not threads.exists(tx, metadata.id):
+            self._put(tx, metadata, path)
+            tools.put_first(tx, metadata.id, extraction.outcome.dynamic_tools)
+        return has_others
+
+    def _put(self, tx: Transaction, metadata: ThreadMetadata, path: str) -> None:
+        """Write a row with what only the place of its file and the name list say."""
+        current = threads.get(tx, str(self._home), metadata.id)
+        archived_at = None
+        if is_archived_path(path):
+            archived_at = (current and current.archived_at) or metadata.updated_at
+        threads.upsert(
+            tx,
+            str(self._home),
+            msgspec.structs.replace(
+                metadata,
+                rollout_path=str(self._home / path),
+                archived_at=archived_at,
+                name=self._names.get(metadata.id, metadata.name),
+            ),
+        )
+
+
+def choose_files(candidates: list[RolloutFile]) -> list[RolloutFile]:
+    """Choose and order the files that make a thread: the first one, then its later segments.
+
+    Of copies with the same name the archived one counts (behaviour.md 118), else the newest.
+    """
+    by_name: dict[str, RolloutFile] = {}
+    for file in sorted(candidates, key=lambda file: (is_archived_path(file.path), file.mtime_ns)):
+        by_name[PurePosixPath(file.path).name] = file
+    unnamed: list[RolloutFile] = []
+    first: list[tuple[object, RolloutFile]] = []
+    segments = []
+    for name, file in sorted(by_name.items()):
+        parsed = parse_rollout_name(name)
+        if parsed is None:
+            unnamed.append(file)
+        elif parsed.segment:
+            segments.append(file)
+        else:
+            first.append((parsed, file))
+    heads = [file for _, file in first] or ([] if segments else unnamed)
+    return heads[-1:] + segments
+
+
+def _read_row(file: RolloutFile, extraction: Extraction, before: FileRow | None) -> FileRow:
+    outcome, point = extraction.outcome, extraction.point
+    return FileRow(
+        path=file.path,
+        thread_id=outcome.metadata.id,
+        compressed=file.compressed,
+        size=file.size,
+        mtime_ns=file.mtime_ns,
+        inode=file.inode,
+        bytes_folded=point.bytes_folded,
+        digest=point.digest,
+        fold_state=msgspec.json.encode(point.state).decode(),
+        parse_errors=outcome.parse_errors + (before.parse_errors if before else 0),
+    )
+
+
+def _failed_row(file: RolloutFile, message: str) -> FileRow:
+    name = parse_rollout_name(PurePosixPath(file.path).name)
+    return FileRow(
+        path=file.path,
+        thread_id=name and name.thread_id,
+        compressed=file.compressed,
+        size=file.size,
+        mtime_ns=file.mtime_ns,
+        inode=file.inode,
+        error=message,
+    )

@@ -1,0 +1,101 @@
+"""Reads by id that the database can't answer, answered from disk and stored for the next time."""
+
+from pathlib import Path, PurePosixPath
+
+from rollbook.errors import RolloutError
+from rollbook.index.indexer import Indexer
+from rollbook.model.thread import DynamicToolSpec, ThreadMetadata
+from rollbook.rollout.extract import read_dynamic_tools, read_thread_id
+from rollbook.rollout.layout import (
+    RolloutFile,
+    find_rollouts,
+    locate,
+    parse_rollout_name,
+    stat_rollout,
+)
+from rollbook.rollout.session_index import read_names
+from rollbook.store import threads, tools
+from rollbook.store.engine import Engine
+
+
+def get_thread(
+    engine: Engine, home: Path, default_provider: str, thread_id: str
+) -> ThreadMetadata | None:
+    """Read a thread from the database; from disk where the row is missing or points astray.
+
+    A row whose rollout is nowhere to be found is given as it is; None where there is neither.
+    """
+    with engine.read() as tx:
+        metadata = threads.get(tx, str(home), thread_id)
+    if metadata is not None and _carries(home, metadata):
+        return metadata
+    if not index_thread(engine, home, default_provider, thread_id):
+        return metadata
+    with engine.read() as tx:
+        return threads.get(tx, str(home), thread_id)
+
+
+def index_thread(engine: Engine, home: Path, default_provider: str, thread_id: str) -> bool:
+    """Find a thread's rollouts on disk by name and index them; says whether there are any."""
+    paths = find_rollouts(home, thread_id)
+    if paths:
+        Indexer(engine, home, default_provider, read_names(home)).index(paths)
+    return bool(paths)
+
+
+def get_dynamic_tools(
+    engine: Engine, home: Path, default_provider: str, thread_id: str
+) -> list[DynamicToolSpec] | None:
+    """Read a thread's tools from the database, else from its rollout, and store those.
+
+    None where neither has any.  Source: behaviour.md 24, 31; the reference doesn't store them.
+    """
+    with engine.read() as tx:
+        stored = tools.get(tx, thread_id)
+    if stored:
+        return stored
+    metadata = get_thread(engine, home, default_provider, thread_id)
+    if metadata is None:
+        return None
+    found = _tools_on_disk(home, metadata)
+    if not found:
+        return None
+    with engine.write() as tx:
+        tools.put_first(tx, thread_id, found)
+        return tools.get(tx, thread_id)
+
+
+def rollout_exists(metadata: ThreadMetadata) -> bool:
+    """Say whether the file of a thread is on disk, plain or compressed."""
+    path = Path(metadata.rollout_path)
+    return locate(path.parent, path.name) is not None
+
+
+def _tools_on_disk(home: Path, metadata: ThreadMetadata) -> tuple[DynamicToolSpec, ...]:
+    file = _file_of(home, metadata)
+    return () if file is None else read_dynamic_tools(home, file, metadata.id)
+
+
+def _file_of(home: Path, metadata: ThreadMetadata) -> RolloutFile | None:
+    """Look up the rollout that a row names; None where it is gone or outside of the home."""
+    path = Path(metadata.rollout_path)
+    if not path.is_relative_to(home):
+        return None
+    return stat_rollout(home, path.relative_to(home).as_posix())
+
+
+def _carries(home: Path, metadata: ThreadMetadata) -> bool:
+    """Say whether the rollout that a row names is there and is that thread's.
+
+    Its name says so in nearly all cases; only where it doesn't is the file opened.
+    """
+    file = _file_of(home, metadata)
+    if file is None:
+        return False
+    name = parse_rollout_name(PurePosixPath(file.path).name)
+    if name is not None:
+        return name.thread_id == metadata.id
+    try:
+        return read_thread_id(home, file) == metadata.id
+    except RolloutError:
+        return False

@@ -1,0 +1,53 @@
+"""What came of reading one rollout, and of bringing a whole index up to date."""
+
+import msgspec
+
+from rollbook.model.thread import DynamicToolSpec, ThreadMetadata
+
+
+class ExtractionOutcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What one rollout says about its thread.
+
+    ``parse_errors`` counts malformed lines that were skipped, ``unknown_items`` well-formed records
+    of a kind that this release doesn't know.
+    """
+
+    metadata: ThreadMetadata
+    dynamic_tools: tuple[DynamicToolSpec, ...] = ()
+    parse_errors: int = 0
+    unknown_items: int = 0
+
+
+class RolloutFailure(msgspec.Struct, frozen=True):
+    """A rollout that could not be indexed: its path below the home, and why."""
+
+    path: str
+    message: str
+
+
+class BackfillStats(msgspec.Struct, frozen=True, kw_only=True):
+    """What a sync found and did.
+
+    Each rollout that was ``scanned`` counts once, as ``indexed``, ``unchanged`` or ``failed``.
+    ``removed`` counts rollouts that were indexed and are gone.  ``bytes_read`` are bytes of
+    rollouts as they lie on disk.
+    """
+
+    scanned: int = 0
+    indexed: int = 0
+    unchanged: int = 0
+    removed: int = 0
+    failed: int = 0
+    parse_errors: int = 0
+    bytes_read: int = 0
+    seconds: float = 0.0
+    failures: tuple[RolloutFailure, ...] = ()
+
+
+class SyncProgress(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a sync is: rollouts and their bytes, done and in all."""
+
+    files_done: int
+    files_total: int
+    bytes_done: int
+    bytes_total: int

@@ -1,0 +1,84 @@
+"""Keyset paging: where a page starts, what it holds, and the text form of a cursor."""
+
+from datetime import datetime
+from enum import StrEnum
+
+import msgspec
+
+from rollbook.errors import InvalidCursorError, InvalidThreadIdError
+from rollbook.model.thread import ThreadMetadata, parse_thread_id
+from rollbook.model.times import format_time, parse_time
+
+
+class SortKey(StrEnum):
+    """The time by which a listing is ordered, newest first."""
+
+    CREATED_AT = "created"
+    UPDATED_AT = "updated"
+    RECENCY_AT = "recency"
+
+
+class Anchor(msgspec.Struct, frozen=True):
+    """A place in a listing: what comes strictly after it is older, or as old with a smaller id.
+
+    The row that it names need not exist (behaviour.md 72).
+    """
+
+    ts: datetime
+    id: str
+
+
+class ThreadFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which threads a listing shows.
+
+    Empty ``sources`` and empty or absent ``providers`` don't restrict (behaviour.md 70).
+    ``archived`` selects archived or unarchived threads, never both (69).  ``cwd`` is compared for
+    equality; ``title_contains`` is taken literally and ignores ASCII case.  ``include_silent`` adds
+    the threads in which nobody has said anything (77).
+    """
+
+    sources: tuple[str, ...] = ()
+    providers: tuple[str, ...] | None = None
+    archived: bool = False
+    cwd: str | None = None
+    title_contains: str | None = None
+    include_silent: bool = False
+
+
+class ThreadsPage(msgspec.Struct, frozen=True):
+    """One page of threads.
+
+    ``next_anchor`` is None on the last page.  ``num_scanned_rows`` counts the rows read, the one
+    that shows whether there is more included (behaviour.md 73).
+    """
+
+    items: list[ThreadMetadata]
+    next_anchor: Anchor | None
+    num_scanned_rows: int
+
+
+def format_cursor(anchor: Anchor) -> str:
+    """Write an anchor as ``<RFC 3339 time>|<uuid>`` (behaviour.md 91)."""
+    return f"{format_time(anchor.ts)}|{anchor.id}"
+
+
+def parse_cursor(text: str) -> Anchor:
+    """Read a cursor; either form of time is accepted (behaviour.md 92, 93).
+
+    Errors: InvalidCursorError for anything that isn't a cursor.
+    """
+    time_text, separator, id_text = text.partition("|")
+    time = parse_time(time_text)
+    if not separator or time is None:
+        raise _not_a_cursor(text)
+    try:
+        return Anchor(time, parse_thread_id(id_text))
+    except InvalidThreadIdError as error:
+        raise _not_a_cursor(text) from error
+
+
+def _not_a_cursor(text: str) -> InvalidCursorError:
+    return InvalidCursorError(
+        f"{text[:100]!r} is not a cursor",
+        hint="pass next_cursor of the previous page unchanged",
+    )

@@ -1,0 +1,133 @@
+"""A thread as Rollbook knows it, and its dynamic tools.
+
+Field names are those of the reference's ``threads`` table (behaviour.md 4); the ones below
+``git_origin_url`` are what later releases record.  msgspec checks types when it decodes, not in the
+constructor, so values are validated where they come in: ids by :func:`parse_thread_id`, times by
+:mod:`rollbook.model.times`, text by :func:`clean_text`.
+"""
+
+import re
+import uuid
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from rollbook.errors import InvalidThreadIdError
+
+DEFAULT_SANDBOX_POLICY = '{"type":"read-only"}'
+DEFAULT_APPROVAL_MODE = "on-request"
+_CANONICAL_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
+
+
+class ThreadMetadata(msgspec.Struct, frozen=True):
+    """What is known about one thread.
+
+    ``rollout_path`` is absolute and, as in Codex, ends in ``.jsonl`` also where the file on disk is
+    compressed.  Times are aware UTC datetimes of whole seconds.  ``title`` and ``preview`` are the
+    first thing the person wrote, whole, ``[Image]`` for an image alone and empty for nothing;
+    ``name`` is what the thread was called later.  ``recency_at`` is the time of the last record of
+    a turn.  ``source``, ``sandbox_policy`` and ``approval_mode`` are in the reference's text form
+    (behaviour.md 61).
+    """
+
+    id: str
+    rollout_path: str
+    created_at: datetime
+    updated_at: datetime
+    source: str = "vscode"
+    model_provider: str = ""
+    cwd: str = ""
+    title: str = ""
+    sandbox_policy: str = DEFAULT_SANDBOX_POLICY
+    approval_mode: str = DEFAULT_APPROVAL_MODE
+    tokens_used: int = 0
+    has_user_event: bool = False
+    archived_at: datetime | None = None
+    git_sha: str | None = None
+    git_branch: str | None = None
+    git_origin_url: str | None = None
+    recency_at: datetime | None = None
+    name: str | None = None
+    preview: str = ""
+    model: str | None = None
+    reasoning_effort: str | None = None
+    cli_version: str | None = None
+    originator: str | None = None
+    forked_from_id: str | None = None
+    parent_thread_id: str | None = None
+    agent_nickname: str | None = None
+    agent_role: str | None = None
+    input_tokens: int = 0
+    cached_input_tokens: int = 0
+    output_tokens: int = 0
+    reasoning_output_tokens: int = 0
+    host: str = ""
+
+    def __post_init__(self) -> None:
+        """A thread without a turn is as recent as its creation."""
+        if self.recency_at is None:
+            msgspec.structs.force_setattr(self, "recency_at", self.created_at)
+
+    def differing_fields(self, other: "ThreadMetadata") -> list[str]:
+        """Name the fields in which two rows differ, in declaration order (behaviour.md 23)."""
+        return [f for f in self.__struct_fields__ if getattr(self, f) != getattr(other, f)]
+
+
+class ThreadMetadataBuilder(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a thread before any of its items was folded (behaviour.md 19, 22)."""
+
+    id: str
+    rollout_path: str
+    created_at: datetime
+    updated_at: datetime | None = None
+    source: str = "vscode"
+    model_provider: str | None = None
+    cwd: str = ""
+    sandbox_policy: str = DEFAULT_SANDBOX_POLICY
+    approval_mode: str = DEFAULT_APPROVAL_MODE
+    archived_at: datetime | None = None
+    git_sha: str | None = None
+    git_branch: str | None = None
+    git_origin_url: str | None = None
+
+    def build(self, default_provider: str) -> ThreadMetadata:
+        """Make a fresh row: title empty, no tokens, no user event; absent provider: the default."""
+        values = msgspec.structs.asdict(self)
+        values["model_provider"] = self.model_provider or default_provider
+        values["updated_at"] = self.updated_at or self.created_at
+        return ThreadMetadata(**values)
+
+
+class DynamicToolSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """A tool that the client of a thread offers to the model.
+
+    ``input_schema`` is the JSON value as it came, key order included.  ``defer_loading`` and
+    ``namespace`` are what releases from 0.115 and 0.125 on add.
+    """
+
+    name: str
+    description: str
+    input_schema: Any
+    defer_loading: bool = False
+    namespace: str | None = None
+
+
+def parse_thread_id(text: str) -> str:
+    """Bring a UUID in any usual form into the canonical lower-case hyphenated one.
+
+    Errors: InvalidThreadIdError for anything else.  Source: behaviour.md 10.
+    """
+    if _CANONICAL_ID.fullmatch(text):
+        return text
+    try:
+        return str(uuid.UUID(text))
+    except ValueError as error:
+        raise InvalidThreadIdError(
+            f"{text[:100]!r} is not a thread id", hint="a thread id is a UUID"
+        ) from error
+
+
+def clean_text(text: str) -> str:
+    """Replace NUL, which no database keeps faithfully, by the replacement character."""
+    return text.replace("\0", "\ufffd") if "\0" in text else text

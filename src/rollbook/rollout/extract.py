@@ -1,0 +1,279 @@
+"""One rollout file, or the part of it that is new, folded into what it says of its thread."""
+
+import hashlib
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from itertools import chain
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, cast
+
+import msgspec
+
+from rollbook.errors import InvalidThreadIdError, RolloutError
+from rollbook.model.outcome import ExtractionOutcome
+from rollbook.model.thread import (
+    DynamicToolSpec,
+    ThreadMetadata,
+    ThreadMetadataBuilder,
+    parse_thread_id,
+)
+from rollbook.model.times import from_epoch, parse_time, whole_seconds
+from rollbook.rollout.fold import (
+    FoldState,
+    dynamic_tools_of,
+    fold,
+    is_meta_of,
+    with_recency,
+)
+from rollbook.rollout.layout import RolloutFile, RolloutName, parse_rollout_name
+from rollbook.rollout.lines import RolloutItem, text_of
+from rollbook.rollout.scan import Scan
+
+_DIGEST_WINDOW = 4096
+
+
+class FoldPoint(msgspec.Struct, frozen=True):
+    """How far a rollout was folded: enough to go on from there, or to see that one can't.
+
+    ``digest`` is over the first bytes of the file and those just before ``bytes_folded``.
+    """
+
+    bytes_folded: int
+    digest: bytes
+    state: FoldState = FoldState()
+
+
+class Extraction(msgspec.Struct, frozen=True):
+    """The outcome of one rollout, where its fold stopped, and how many bytes were read for it.
+
+    ``resumed`` says that only the part after the previous fold point was read, so that the counts
+    of the outcome are of that part.
+    """
+
+    outcome: ExtractionOutcome
+    point: FoldPoint
+    bytes_read: int
+    resumed: bool = False
+
+
+def extract(
+    home: Path,
+    file: RolloutFile,
+    default_provider: str,
+    resume: tuple[ThreadMetadata, FoldPoint] | None = None,
+) -> Extraction:
+    """Fold a rollout from its start, or from where it was folded to if that part is unchanged.
+
+    ``file`` is the state of the file as it was seen before opening: its mtime becomes
+    ``updated_at``.  Errors: RolloutError naming the file where nothing can be learnt from it.
+    Source: behaviour.md 33 to 37, 59.
+    """
+    with _reading(home, file) as stream:
+        if resume is not None and _can_resume(stream, file, resume[1]):
+            return _fold_on(stream, file, default_provider, *resume)
+        stream.seek(0)
+        return _fold_all(home, stream, file, default_provider)
+
+
+def extract_segments(home: Path, files: list[RolloutFile], default_provider: str) -> Extraction:
+    """Fold the files of one thread, oldest first, as if they were one.
+
+    The metadata names the newest file, and the fold point is that file's.
+    Errors: as :func:`extract`.
+    """
+    first, *later = files
+    whole = extract(home, first, default_provider)
+    for file in later:
+        before = whole.outcome
+        metadata = msgspec.structs.replace(before.metadata, rollout_path=str(home / file.path))
+        start = FoldPoint(0, b"", whole.point.state)
+        with _reading(home, file) as stream:
+            part = _fold_on(stream, file, default_provider, metadata, start)
+        outcome = ExtractionOutcome(
+            metadata=part.outcome.metadata,
+            dynamic_tools=before.dynamic_tools or part.outcome.dynamic_tools,
+            parse_errors=before.parse_errors + part.outcome.parse_errors,
+            unknown_items=before.unknown_items + part.outcome.unknown_items,
+        )
+        whole = Extraction(outcome, part.point, whole.bytes_read + part.bytes_read)
+    return whole
+
+
+def read_dynamic_tools(home: Path, file: RolloutFile, thread_id: str) -> tuple[DynamicToolSpec, ...]:
+    """Read a thread's tools from the head of its rollout, no further than its session meta.
+
+    Empty where it has none.  Errors: RolloutError where the file can't be read.
+    """
+    with _reading(home, file) as stream:
+        for item in Scan(stream):
+            if item.type == "session_meta" and is_meta_of(item.payload, thread_id):
+                return dynamic_tools_of(item.payload)
+    return ()
+
+
+def read_thread_id(home: Path, file: RolloutFile) -> str | None:
+    """Read whose rollout a file is from its first session meta; None where it has none.
+
+    Errors: RolloutError where the file can't be read.  Source: behaviour.md 36.
+    """
+    with _reading(home, file) as stream:
+        for item in Scan(stream):
+            if item.type == "session_meta" and _has_valid_id(item):
+                return parse_thread_id(text_of(item.payload, "id"))
+    return None
+
+
+@contextmanager
+def _reading(home: Path, file: RolloutFile) -> Iterator[BinaryIO]:
+    """Open a rollout for reading, decompressing on the way where it is compressed."""
+    errors: tuple[type[Exception], ...] = (OSError, EOFError)
+    try:
+        if file.compressed:
+            zstd = _zstd()
+            errors = (*errors, zstd.ZstdError)
+            with zstd.ZstdFile(home / f"{file.path}.zst", "rb") as stream:
+                yield cast(BinaryIO, stream)
+        else:
+            with (home / file.path).open("rb", buffering=0) as stream:
+                yield stream
+    except errors as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise RolloutError(f"can't be read: {reason}") from error
+
+
+def _zstd() -> Any:
+    """The standard library's module, or its backport before Python 3.14; loaded when needed."""
+    if sys.version_info >= (3, 14):
+        from compression import zstd
+    else:
+        from backports import zstd
+    return zstd
+
+
+def _can_resume(stream: BinaryIO, file: RolloutFile, point: FoldPoint) -> bool:
+    if file.compressed or not point.state.has_meta or point.bytes_folded > file.size:
+        return False
+    if _digest(stream, point.bytes_folded) != point.digest:
+        return False
+    stream.seek(point.bytes_folded)
+    return True
+
+
+def _digest(stream: BinaryIO, offset: int) -> bytes:
+    digest = hashlib.blake2b(digest_size=16)
+    stream.seek(0)
+    digest.update(stream.read(min(_DIGEST_WINDOW, offset)))
+    stream.seek(max(0, offset - _DIGEST_WINDOW))
+    digest.update(stream.read(min(_DIGEST_WINDOW, offset)))
+    return digest.digest()
+
+
+def _fold_all(
+    home: Path, stream: BinaryIO, file: RolloutFile, default_provider: str
+) -> Extraction:
+    scan = Scan(stream)
+    items = iter(scan)
+    name = parse_rollout_name(PurePosixPath(file.path).name)
+    early = _up_to_meta(scan, items, name)
+    if not scan.records and not (name and scan.unfinished.startswith(b"{")):
+        raise RolloutError("is empty" if not file.size else "holds no readable record")
+    metadata = _builder(str(home / file.path), early, name).build(default_provider)
+    return _fold_items(scan, chain(early, items), stream, file, default_provider, metadata)
+
+
+def _fold_on(
+    stream: BinaryIO,
+    file: RolloutFile,
+    default_provider: str,
+    metadata: ThreadMetadata,
+    point: FoldPoint,
+) -> Extraction:
+    scan = Scan(stream, point.bytes_folded)
+    return _fold_items(scan, scan, stream, file, default_provider, metadata, point)
+
+
+def _fold_items(
+    scan: Scan,
+    items: Iterable[RolloutItem],
+    stream: BinaryIO,
+    file: RolloutFile,
+    default_provider: str,
+    metadata: ThreadMetadata,
+    start: FoldPoint | None = None,
+) -> Extraction:
+    state = start.state if start else FoldState()
+    tools: tuple[DynamicToolSpec, ...] = ()
+    for item in items:
+        metadata, state = fold(metadata, item, state, default_provider)
+        if not tools and item.type == "session_meta" and is_meta_of(item.payload, metadata.id):
+            tools = dynamic_tools_of(item.payload)
+    metadata = with_recency(metadata, scan.trailing_turn_time)
+    metadata = msgspec.structs.replace(metadata, updated_at=_mtime(file))
+    digest = b"" if file.compressed else _digest(stream, scan.offset)
+    read = file.size if file.compressed else scan.offset - (start.bytes_folded if start else 0)
+    outcome = ExtractionOutcome(
+        metadata=metadata,
+        dynamic_tools=tools,
+        parse_errors=scan.parse_errors,
+        unknown_items=scan.unknown_items,
+    )
+    return Extraction(
+        outcome, FoldPoint(scan.offset, digest, state), read, resumed=start is not None
+    )
+
+
+def _up_to_meta(
+    scan: Scan, items: Iterator[RolloutItem], name: RolloutName | None
+) -> list[RolloutItem]:
+    """Take records up to the session meta of the thread that the file belongs to.
+
+    That is the file's first record, whatever the file is called; where that one is lost, the one
+    with the id of the file's name, as others may be copied from the thread it was forked from.
+    """
+    taken: list[RolloutItem] = []
+    for item in items:
+        taken.append(item)
+        if item.type == "session_meta" and _has_valid_id(item):
+            is_first = scan.records == 1 and not scan.parse_errors
+            if is_first or name is None or is_meta_of(item.payload, name.thread_id):
+                break
+    return taken
+
+
+def _has_valid_id(item: RolloutItem) -> bool:
+    try:
+        parse_thread_id(text_of(item.payload, "id"))
+    except InvalidThreadIdError:
+        return False
+    return True
+
+
+def _builder(
+    path: str, early: list[RolloutItem], name: RolloutName | None
+) -> ThreadMetadataBuilder:
+    """Begin a thread from its session meta, else from the file name (behaviour.md 37)."""
+    meta = early[-1] if early and early[-1].type == "session_meta" else None
+    if meta is not None and _has_valid_id(meta):
+        thread_id = parse_thread_id(text_of(meta.payload, "id"))
+        created_at = parse_time(text_of(meta.payload, "timestamp"))
+        if name is not None and name.thread_id == thread_id:
+            created_at = created_at or name.created_at
+        created_at = created_at or parse_time(meta.timestamp)
+        if created_at is not None:
+            return ThreadMetadataBuilder(
+                id=thread_id, rollout_path=path, created_at=whole_seconds(created_at)
+            )
+    if name is None:
+        raise RolloutError("has neither a session meta nor a name that says which thread it is")
+    return ThreadMetadataBuilder(
+        id=name.thread_id, rollout_path=path, created_at=name.created_at
+    )
+
+
+def _mtime(file: RolloutFile) -> datetime:
+    try:
+        return from_epoch(file.mtime_ns // 1_000_000_000)
+    except OverflowError as error:
+        raise RolloutError("has a modification time that is out of range") from error

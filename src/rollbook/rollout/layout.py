@@ -1,0 +1,264 @@
+"""Where rollouts lie below a home, and what their names say.
+
+A *rollout path* is relative to the home, with forward slashes, and ends in ``.jsonl`` also where
+the file on disk is the compressed one (``.jsonl.zst``), as in Codex.
+"""
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path, PurePosixPath
+
+import msgspec
+
+from rollbook.errors import HomeError, HomeNotFoundError, InvalidThreadIdError
+from rollbook.model.outcome import RolloutFailure
+from rollbook.model.thread import parse_thread_id
+from rollbook.model.times import parse_time
+
+SESSIONS = "sessions"
+ARCHIVED_SESSIONS = "archived_sessions"
+ROOTS = (SESSIONS, ARCHIVED_SESSIONS)
+SESSION_INDEX = "session_index.jsonl"
+PREFIX = "rollout-"
+SUFFIX = ".jsonl"
+COMPRESSED_SUFFIX = ".jsonl.zst"
+_TIME_LENGTH = len("2026-01-27T12-34-56")
+_ID_LENGTH = 36
+
+
+class RolloutName(msgspec.Struct, frozen=True, order=True):
+    """What a rollout's file name says: time of creation, thread, and segment ("" for the first)."""
+
+    created_at: datetime
+    thread_id: str
+    segment: str
+
+
+class RolloutFile(msgspec.Struct, frozen=True):
+    """A rollout on disk: its rollout path, whether it is compressed, and its file state.
+
+    ``size`` is in bytes as on disk, ``mtime_ns`` in nanoseconds since the epoch.
+    """
+
+    path: str
+    compressed: bool
+    size: int
+    mtime_ns: int
+    inode: int
+
+
+def resolve_home(home: str | os.PathLike[str] | None = None) -> Path:
+    """Return the absolute path of the home: as given, else ``CODEX_HOME``, else ``~/.codex``.
+
+    Errors: HomeNotFoundError where nothing is there, HomeError where it is no directory.
+    """
+    path = Path(home or os.environ.get("CODEX_HOME") or Path.home() / ".codex").expanduser()
+    path = Path(os.path.abspath(path))
+    try:
+        is_directory = path.is_dir()
+        exists = is_directory or path.exists()
+    except OSError as error:
+        raise HomeError(f"the home {path} can't be read: {error.strerror}") from error
+    hint = "name a CODEX_HOME directory with --home or in the environment"
+    if not exists:
+        raise HomeNotFoundError(f"there is no home at {path}", hint=hint)
+    if not is_directory:
+        raise HomeError(f"the home {path} is not a directory", hint=hint)
+    return path
+
+
+def is_rollout_name(name: str) -> bool:
+    """Say whether a file name has the shape of a rollout's, plain or compressed."""
+    return name.startswith(PREFIX) and name.endswith((SUFFIX, COMPRESSED_SUFFIX))
+
+
+def plain_name(name: str) -> str:
+    """Take the ``.zst`` off a compressed rollout's name or path."""
+    return name.removesuffix(".zst")
+
+
+def parse_rollout_name(name: str) -> RolloutName | None:
+    """Split ``rollout-<time>-<uuid>[_<segment>].jsonl[.zst]``; None where it doesn't fit.
+
+    Source: behaviour.md 13; segments as later releases write them.
+    """
+    if not is_rollout_name(name):
+        return None
+    core = plain_name(name).removeprefix(PREFIX).removesuffix(SUFFIX)
+    time_text, rest = core[:_TIME_LENGTH], core[_TIME_LENGTH:]
+    id_text, _, segment = rest[1:].partition("_")
+    created_at = parse_time(time_text)
+    if created_at is None or not rest.startswith("-") or len(id_text) != _ID_LENGTH:
+        return None
+    try:
+        return RolloutName(created_at, parse_thread_id(id_text), segment)
+    except InvalidThreadIdError:
+        return None
+
+
+def is_archived_path(path: str) -> bool:
+    """Say whether a rollout path lies in the archive: the place decides."""
+    return path.startswith(ARCHIVED_SESSIONS + "/")
+
+
+def archived_path(path: str) -> str:
+    """Where a rollout goes when it is archived (behaviour.md 143)."""
+    return f"{ARCHIVED_SESSIONS}/{PurePosixPath(path).name}"
+
+
+def unarchived_path(path: str) -> str | None:
+    """Where a rollout goes when it is unarchived: by the date in its name (behaviour.md 144).
+
+    None where the name has no date.
+    """
+    name = PurePosixPath(path).name
+    match = re.match(r"rollout-(\d{4})-(\d\d)-(\d\d)T", name, re.ASCII)
+    return f"{SESSIONS}/{'/'.join(match.groups())}/{name}" if match else None
+
+
+def locate(home: Path, path: str) -> Path | None:
+    """Find the file of a rollout path: the plain one, else the compressed one, else None."""
+    plain = home / path
+    for candidate in (plain, plain.with_name(plain.name + ".zst")):
+        if candidate.is_file() and not candidate.is_symlink():
+            return candidate
+    return None
+
+
+def stat_rollout(home: Path, path: str) -> RolloutFile | None:
+    """Look a single rollout path up on disk; None where there is no such file."""
+    file = locate(home, path)
+    if file is None:
+        return None
+    try:
+        status = file.stat(follow_symlinks=False)
+    except FileNotFoundError:  # gone between the two looks
+        return None
+    return _rollout_file(path, file.name.endswith(COMPRESSED_SUFFIX), status)
+
+
+def find_rollouts(home: Path, thread_id: str) -> list[str]:
+    """Find the rollout paths of a thread by file name, archived ones last.
+
+    Reads directories only, no rollout.  Empty where there is none.
+    """
+    found: set[str] = set()
+    for root in ROOTS:
+        for entry, path in _entries(home, root, lambda _: None):
+            if thread_id in entry.name.lower() and _is_regular_rollout(entry):
+                name = parse_rollout_name(entry.name)
+                if name and name.thread_id == thread_id:
+                    found.add(plain_name(path))
+    return sorted(found, key=lambda path: (is_archived_path(path), path))
+
+
+class HomeListing(msgspec.Struct):
+    """All rollouts of a home at one moment.
+
+    ``files`` by rollout path; ``failures`` are what looks like a rollout and can't be one;
+    ``complete_roots`` are the roots that could be read through, so that what they don't hold is
+    really gone.
+    """
+
+    files: dict[str, RolloutFile]
+    failures: list[RolloutFailure]
+    complete_roots: tuple[str, ...]
+
+
+def list_rollouts(home: Path) -> HomeListing:
+    """Walk both roots, at any depth, without following links and without opening a file.
+
+    Where a plain and a compressed file stand side by side, the plain one counts.
+    Source: behaviour.md 116.
+    """
+    files: dict[str, RolloutFile] = {}
+    failures: list[RolloutFailure] = []
+    complete: list[str] = []
+    for root in ROOTS:
+        failures_before = len(failures)
+        for entry, path in _entries(home, root, failures.append):
+            if _is_regular_rollout(entry):
+                _add_file(files, entry, path, failures.append)
+        unreadable = any(failure.path.endswith("/") for failure in failures[failures_before:])
+        if (home / root).is_dir() and not unreadable:
+            complete.append(root)
+    return HomeListing(files, failures, tuple(complete))
+
+
+def _add_file(
+    files: dict[str, RolloutFile],
+    entry: "os.DirEntry[str]",
+    path: str,
+    report: Callable[[RolloutFailure], None],
+) -> None:
+    compressed = entry.name.endswith(COMPRESSED_SUFFIX)
+    plain = plain_name(path)
+    if compressed and plain in files:
+        return
+    try:
+        status = entry.stat(follow_symlinks=False)
+    except FileNotFoundError:
+        return  # moved or removed while we looked
+    except OSError as error:
+        report(RolloutFailure(path, f"can't be read: {error.strerror}"))
+        return
+    files[plain] = _rollout_file(plain, compressed, status)
+
+
+def _rollout_file(path: str, compressed: bool, status: os.stat_result) -> RolloutFile:
+    inode = status.st_ino & ((1 << 63) - 1)  # databases have no unsigned 64-bit integers
+    return RolloutFile(path, compressed, status.st_size, status.st_mtime_ns, inode)
+
+
+def _is_regular_rollout(entry: "os.DirEntry[str]") -> bool:
+    return is_rollout_name(entry.name) and entry.is_file(follow_symlinks=False)
+
+
+def _entries(
+    home: Path, root: str, report: Callable[[RolloutFailure], None]
+) -> Iterator[tuple["os.DirEntry[str]", str]]:
+    """Yield every file below a root with its path; report what can't be walked or is a link.
+
+    The failure of a directory has a path that ends in a slash.
+    """
+    pending = [root]
+    while pending:
+        directory = pending.pop()
+        try:
+            with os.scandir(home / directory) as entries:
+                children = list(entries)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            report(RolloutFailure(directory + "/", f"can't be listed: {error.strerror}"))
+            continue
+        for entry in children:
+            path = f"{directory}/{entry.name}"
+            if not path.isprintable() and not _is_unicode(path):
+                report(RolloutFailure(ascii(path)[1:-1], "has a name that is not valid UTF-8"))
+            elif entry.is_symlink():
+                if is_rollout_name(entry.name) or _links_to_directory(entry):
+                    report(RolloutFailure(path, "is a symbolic link, which is not followed"))
+            elif not entry.is_dir(follow_symlinks=False):
+                yield entry, path
+            elif is_rollout_name(entry.name):
+                report(RolloutFailure(path, "is a directory, not a file"))
+            else:
+                pending.append(path)
+
+
+def _is_unicode(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _links_to_directory(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a loop
+        return True

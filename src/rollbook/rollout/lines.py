@@ -1,0 +1,103 @@
+"""One line of a rollout: from bytes to a record.
+
+A line is ``{"timestamp", "type", "payload"}``, from release 0.155 on with ``ordinal``.  Payloads
+stay plain JSON objects: what a field must be is decided where it is used, so that a field of an
+unforeseen shape costs that field and not the line.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+# Kinds that some release writes.  Others are normal too, and counted.
+KNOWN_TYPES = frozenset(
+    {
+        "session_meta",
+        "response_item",
+        "compacted",
+        "turn_context",
+        "event_msg",
+        "world_state",
+        "token_usage_record",
+        "inter_agent_communication_metadata",
+    }
+)
+
+
+class RolloutItem(msgspec.Struct, frozen=True):
+    """One record of a rollout: its kind, its payload, and when and where it was written."""
+
+    type: str
+    payload: dict[str, Any]
+    timestamp: str = ""
+    ordinal: int | None = None
+
+    @property
+    def kind(self) -> str:
+        """The payload's own ``type``, such as ``user_message``; empty if it has none."""
+        return text_of(self.payload, "type")
+
+
+class MalformedLineError(ValueError):
+    """A line that is no record; it never leaves this package."""
+
+
+class _Line(msgspec.Struct):
+    type: str
+    payload: dict[str, Any]
+    timestamp: str = ""
+    ordinal: Any = None
+
+
+_decoder = msgspec.json.Decoder(_Line)
+
+
+def decode_line(line: bytes | bytearray | memoryview) -> RolloutItem:
+    """Decode one line, without its line break.
+
+    Errors: MalformedLineError where it isn't JSON in UTF-8 or not of a record's shape.
+    """
+    try:
+        record = _decoder.decode(line)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise MalformedLineError(str(error)) from error
+    ordinal = record.ordinal if isinstance(record.ordinal, int) else None
+    return RolloutItem(record.type, record.payload, record.timestamp, ordinal)
+
+
+def to_item(value: RolloutItem | Mapping[str, Any]) -> RolloutItem:
+    """Accept a record, or the JSON object of its line."""
+    if isinstance(value, RolloutItem):
+        return value
+    return msgspec.convert(value, RolloutItem)
+
+
+def text_of(payload: Mapping[str, Any], key: str) -> str:
+    """The text under a key; empty where there is none or it is something else."""
+    value = payload.get(key)
+    return value if isinstance(value, str) else ""
+
+
+def object_of(payload: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """The object under a key; empty where there is none or it is something else."""
+    value = payload.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def list_of(payload: Mapping[str, Any], key: str) -> list[Any]:
+    """The list under a key; empty where there is none or it is something else."""
+    value = payload.get(key)
+    return value if isinstance(value, list) else []
+
+
+def enumeration_text(value: Any) -> str:
+    """Store an enumeration as its bare text, any other shape as compact JSON (behaviour.md 61)."""
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+def is_turn_record(item: RolloutItem) -> bool:
+    """Say whether a record belongs to a turn, rather than to the thread around its turns."""
+    if item.type == "session_meta":
+        return False
+    return not (item.type == "event_msg" and item.kind.startswith("thread_"))

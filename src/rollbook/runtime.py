@@ -1,0 +1,460 @@
+"""The state of a Codex home: its threads and their dynamic tools, from the database first.
+
+Everything public is a method of :class:`StateRuntime`; each is one transaction.
+:class:`rollbook.AsyncStateRuntime` has the same methods as coroutines.
+"""
+
+import logging
+import os
+import re
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+
+from rollbook.errors import (
+    AmbiguousIdError,
+    DatabaseBusyError,
+    InvalidThreadIdError,
+    RollbookError,
+    ThreadNotFoundError,
+    UsageError,
+)
+from rollbook.index import archive, repair
+from rollbook.index.apply import apply_items, with_file_time
+from rollbook.index.backfill import Backfill, ProgressCallback
+from rollbook.index.lock import sync_lock
+from rollbook.model.outcome import BackfillStats
+from rollbook.model.paging import Anchor, SortKey, ThreadFilter, ThreadsPage
+from rollbook.model.thread import (
+    DynamicToolSpec,
+    ThreadMetadata,
+    ThreadMetadataBuilder,
+    parse_thread_id,
+)
+from rollbook.model.times import whole_seconds
+from rollbook.rollout.layout import list_rollouts, parse_rollout_name, resolve_home
+from rollbook.rollout.lines import RolloutItem, to_item
+from rollbook.store import files, threads, tools
+from rollbook.store.sqlite import SqliteEngine
+
+_log = logging.getLogger(__name__)
+_SHOWN_CANDIDATES = 5
+
+
+class StateRuntime:
+    """The threads of one home.  Open it with :meth:`open`, as a context manager.
+
+    Safe to use from several threads; several processes may open the same home.
+    """
+
+    def __init__(self, home: Path, engine: SqliteEngine, default_provider: str) -> None:
+        self._home = home
+        self._engine = engine
+        self._default_provider = default_provider
+        self._stop = threading.Event()
+        self._background: threading.Thread | None = None
+
+    @classmethod
+    def open(
+        cls,
+        home: str | os.PathLike[str] | None = None,
+        *,
+        default_provider: str = "openai",
+        database: str | os.PathLike[str] | None = None,
+        backfill: bool = True,
+    ) -> Self:
+        """Open the state of a home, creating its database where there is none.
+
+        ``home`` defaults to ``CODEX_HOME``, then ``~/.codex``.  ``database`` is a path; it defaults
+        to ``ROLLBOOK_DB``, then ``<home>/rollbook/state.sqlite``.  ``default_provider`` stands in
+        for threads that name no model provider.  A home that was never synced is indexed in the
+        background, unless ``backfill`` is false; reads by id are answered from the rollouts
+        meanwhile.
+
+        Errors: HomeNotFoundError, HomeError; DatabaseDamagedError, DatabaseVersionError,
+        DatabaseBusyError, DatabaseError.  Source: behaviour.md 1, 115.
+        """
+        path = resolve_home(home)
+        location = database or os.environ.get("ROLLBOOK_DB") or path / "rollbook" / "state.sqlite"
+        engine = SqliteEngine.open(Path(os.path.abspath(Path(location).expanduser())))
+        runtime = cls(path, engine, default_provider)
+        if backfill and not runtime.is_synced():
+            runtime._start_backfill()
+        return runtime
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop a backfill in the background and close the database."""
+        self._end_backfill()
+        self._engine.close()
+
+    @property
+    def codex_home(self) -> Path:
+        """The absolute path of the home."""
+        return self._home
+
+    @property
+    def database(self) -> str:
+        """Where the database is: an absolute path."""
+        return self._engine.location
+
+    def is_synced(self) -> bool:
+        """Say whether the whole home has been compared with the index at least once."""
+        with self._engine.read() as tx:
+            return files.get_backfill_state(tx) is not None
+
+    def get_thread(self, thread_id: str) -> ThreadMetadata | None:
+        """Look a thread up: in the database, else among the rollouts, and store it then.
+
+        Returns None where there is neither.  A row whose rollout is gone is returned as it is; see
+        :meth:`rollout_exists`.
+
+        Errors: InvalidThreadIdError; DatabaseDamagedError for a row with impossible values.
+        Cost: one read and a look at the file; a walk through the directories where that misses.
+        Source: behaviour.md 15.
+        """
+        return repair.get_thread(
+            self._engine, self._home, self._default_provider, parse_thread_id(thread_id)
+        )
+
+    def rollout_exists(self, metadata: ThreadMetadata) -> bool:
+        """Say whether a thread's rollout is on disk, plain or compressed."""
+        return repair.rollout_exists(metadata)
+
+    def resolve_thread_id(self, text: str) -> str:
+        """Complete a shortened id: any prefix that fits one thread only, hyphens optional.
+
+        Errors: InvalidThreadIdError for what can't begin a UUID, AmbiguousIdError where more than
+        one thread fits, ThreadNotFoundError where none does.
+        """
+        prefix = _id_prefix(text)
+        with self._engine.read() as tx:
+            found = threads.ids_with_prefix(tx, prefix, _SHOWN_CANDIDATES)
+        if not found:
+            found = self._ids_on_disk(prefix)
+        if not found:
+            raise ThreadNotFoundError(
+                f"there is no thread {prefix} in {self._home}",
+                hint="`rollbook list --all` shows what there is, `rollbook sync` looks again",
+            )
+        if len(found) > 1:
+            candidates = ", ".join(found[:_SHOWN_CANDIDATES])
+            raise AmbiguousIdError(
+                f"{prefix} fits several threads: {candidates}", hint="give more of the id"
+            )
+        return found[0]
+
+    def get_dynamic_tools(self, thread_id: str) -> list[DynamicToolSpec] | None:
+        """Read a thread's tools in order: from the database, else from its rollout, stored then.
+
+        Returns None where neither has any.
+
+        Errors: InvalidThreadIdError; DatabaseDamagedError where a stored schema isn't JSON;
+        RolloutError where the rollout has to be read and can't be.
+        Source: behaviour.md 24, 31.
+        """
+        return repair.get_dynamic_tools(
+            self._engine, self._home, self._default_provider, parse_thread_id(thread_id)
+        )
+
+    def find_rollout_path_by_id(
+        self, thread_id: str, *, archived: bool | None = None
+    ) -> Path | None:
+        """Find where a thread's rollout is; ``archived`` asks only for archived or active ones.
+
+        Returns None for an unknown thread, for one in the other place, and for what is no UUID.
+        The path ends in ``.jsonl`` also where the file is compressed, and is given as it is known
+        where the file is gone.  Source: behaviour.md 17, 95.
+        """
+        try:
+            metadata = self.get_thread(thread_id)
+        except InvalidThreadIdError:
+            return None
+        if metadata is None or archived not in (None, metadata.archived_at is not None):
+            return None
+        return Path(metadata.rollout_path)
+
+    def list_threads(
+        self,
+        page_size: int,
+        anchor: Anchor | None = None,
+        sort_key: SortKey = SortKey.CREATED_AT,
+        allowed_sources: Sequence[str] = (),
+        model_providers: Sequence[str] | None = None,
+        archived_only: bool = False,
+        *,
+        cwd: str | None = None,
+        title_contains: str | None = None,
+        include_silent: bool = False,
+    ) -> ThreadsPage:
+        """List threads, newest first: at most ``page_size`` of them, strictly after ``anchor``.
+
+        ``next_anchor`` is None on the last page; a page of size 0 is empty and has none.  Empty
+        sources or providers don't restrict.  ``archived_only`` selects archived threads when true
+        and unarchived ones when false.  ``cwd`` is compared for equality, ``title_contains`` is
+        taken literally and ignores ASCII case.  Threads in which nobody has said anything are left
+        out unless ``include_silent``.
+
+        Errors: UsageError for a negative page size.  Cost: one query, independent of depth.
+        Source: behaviour.md 68 to 78; unlike 75, a row with impossible values is left out.
+        """
+        selection = _filter(
+            allowed_sources, model_providers, archived_only, cwd, title_contains, include_silent
+        )
+        with self._engine.read() as tx:
+            items, next_anchor, scanned = threads.page(
+                tx, str(self._home), _checked(page_size), anchor, sort_key, selection
+            )
+        return ThreadsPage(items, next_anchor, scanned)
+
+    def list_thread_ids(
+        self,
+        limit: int,
+        anchor: Anchor | None = None,
+        sort_key: SortKey = SortKey.CREATED_AT,
+        allowed_sources: Sequence[str] = (),
+        model_providers: Sequence[str] | None = None,
+        archived_only: bool = False,
+        *,
+        cwd: str | None = None,
+        title_contains: str | None = None,
+        include_silent: bool = False,
+    ) -> list[str]:
+        """List at most ``limit`` ids with the order and filters of :meth:`list_threads`.
+
+        Errors: UsageError for a negative limit.  Source: behaviour.md 76.
+        """
+        selection = _filter(
+            allowed_sources, model_providers, archived_only, cwd, title_contains, include_silent
+        )
+        with self._engine.read() as tx:
+            return threads.ids(tx, _checked(limit), anchor, sort_key, selection)
+
+    def upsert_thread(self, metadata: ThreadMetadata) -> None:
+        """Insert a thread, or overwrite every field of it.
+
+        Times are reduced to whole seconds in UTC.  Errors: InvalidThreadIdError.
+        Source: behaviour.md 11, 16.
+        """
+        canonical = _canonical(metadata)
+        with self._engine.write() as tx:
+            threads.upsert(tx, str(self._home), canonical)
+
+    def persist_dynamic_tools(
+        self, thread_id: str, dynamic_tools: Sequence[DynamicToolSpec] | None
+    ) -> None:
+        """Store a thread's tools, all or none; a thread that has some keeps those.
+
+        Does nothing for an absent or empty list.  Errors: ThreadNotFoundError for a thread that
+        isn't in the database, InvalidThreadIdError.  Source: behaviour.md 25, 26.
+        """
+        canonical_id = parse_thread_id(thread_id)
+        if not dynamic_tools:
+            return
+        with self._engine.write() as tx:
+            tools.put_first(tx, canonical_id, dynamic_tools)
+
+    def apply_rollout_items(
+        self, builder: ThreadMetadataBuilder, items: Iterable[RolloutItem | Mapping[str, Any]]
+    ) -> None:
+        """Fold records into a thread, in one transaction, as they are written to its rollout.
+
+        ``items`` are records, or the JSON objects of their lines.  Nothing happens for none.  For a
+        thread that exists, only id and path of the builder count.  ``updated_at`` becomes the mtime
+        of the rollout, if that can be read.  The tools of the thread's session meta are stored.
+
+        Errors: InvalidThreadIdError; UsageError for an item that is no record.
+        Source: behaviour.md 19, 20, 28; unlike 21, no concurrent change is lost.
+        """
+        try:
+            records = [to_item(item) for item in items]
+        except msgspec.ValidationError as error:
+            raise UsageError(f"that is no record of a rollout: {error}") from error
+        if not records:
+            return
+        with self._engine.write() as tx:
+            apply_items(tx, self._home, builder, records, self._default_provider)
+
+    def mark_archived(
+        self, thread_id: str, rollout_path: str | os.PathLike[str], archived_at: datetime
+    ) -> None:
+        """Record that a thread was archived, its rollout now being at ``rollout_path``.
+
+        Moves no file: see :meth:`archive_thread`.  Does nothing for an unknown thread.
+        Errors: InvalidThreadIdError.  Source: behaviour.md 18.
+        """
+        self._mark(thread_id, rollout_path, whole_seconds(archived_at))
+
+    def mark_unarchived(self, thread_id: str, rollout_path: str | os.PathLike[str]) -> None:
+        """Record that a thread was unarchived; otherwise as :meth:`mark_archived`."""
+        self._mark(thread_id, rollout_path, None)
+
+    def archive_thread(self, thread_id: str) -> ThreadMetadata:
+        """Move a thread's rollout to the archive, as the agent does, and record it.
+
+        Returns the thread as it is afterwards; one that is archived already is left as it is.
+        Where either the move or the record fails, the other is undone.
+
+        Errors: ThreadNotFoundError, RolloutError, InvalidThreadIdError.
+        Source: behaviour.md 143; an archived file of that name is not replaced.
+        """
+        metadata = self._required_thread(thread_id)
+        if metadata.archived_at is not None:
+            return metadata
+        return archive.archive(self._engine, self._home, metadata, archive.utc_now())
+
+    def unarchive_thread(self, thread_id: str) -> ThreadMetadata:
+        """Move a thread's rollout out of the archive; otherwise as :meth:`archive_thread`.
+
+        The file's mtime becomes now.  Source: behaviour.md 144.
+        """
+        metadata = self._required_thread(thread_id)
+        if metadata.archived_at is None:
+            return metadata
+        return archive.unarchive(self._engine, self._home, metadata)
+
+    def sync(
+        self,
+        *,
+        jobs: int | None = None,
+        rebuild: bool = False,
+        progress: ProgressCallback | None = None,
+        wait_s: float = 30.0,
+    ) -> BackfillStats:
+        """Compare the whole home with the index and bring the index up to date.
+
+        Opens no rollout that has not changed, reads on where one has grown, forgets those that are
+        gone.  ``jobs`` is the number of reading processes (default: one for each core, at most 4);
+        ``rebuild`` reads everything again.  ``progress`` is called from this thread as rollouts are
+        done.  Safe to kill at any moment: the next run completes the work.
+
+        Errors: DatabaseBusyError where another process is at it for more than ``wait_s`` seconds.
+        A rollout that can't be read is no error; it is counted and named in the result.
+        """
+        if jobs is not None and jobs < 1:
+            raise UsageError(f"the number of jobs must be 1 or more, not {jobs}")
+        self._end_backfill()
+        with sync_lock(self._engine.location, wait_s):
+            return Backfill(
+                self._engine,
+                self._home,
+                self._default_provider,
+                workers=jobs,
+                rebuild=rebuild,
+                progress=progress,
+            ).run()
+
+    def _required_thread(self, thread_id: str) -> ThreadMetadata:
+        metadata = self.get_thread(thread_id)
+        if metadata is None:
+            raise ThreadNotFoundError(f"there is no thread {thread_id} in {self._home}")
+        return metadata
+
+    def _mark(
+        self, thread_id: str, rollout_path: str | os.PathLike[str], archived_at: datetime | None
+    ) -> None:
+        canonical_id = parse_thread_id(thread_id)
+        with self._engine.write() as tx:
+            metadata = threads.get(tx, str(self._home), canonical_id)
+            if metadata is None:
+                return
+            changed = msgspec.structs.replace(
+                metadata, rollout_path=os.fspath(rollout_path), archived_at=archived_at
+            )
+            threads.upsert(tx, str(self._home), with_file_time(changed))
+
+    def _ids_on_disk(self, prefix: str) -> list[str]:
+        names = (parse_rollout_name(Path(path).name) for path in list_rollouts(self._home).files)
+        return sorted({n.thread_id for n in names if n and n.thread_id.startswith(prefix)})
+
+    def _start_backfill(self) -> None:
+        self._background = threading.Thread(
+            target=self._backfill, name="rollbook-backfill", daemon=True
+        )
+        self._background.start()
+
+    def _end_backfill(self) -> None:
+        if self._background is not None:
+            self._stop.set()
+            self._background.join()
+            self._background = None
+            self._stop.clear()
+
+    def _backfill(self) -> None:
+        """Index a home that was never synced; rows without a rollout are left to a real sync."""
+        try:
+            with sync_lock(self._engine.location, timeout_s=0):
+                Backfill(
+                    self._engine,
+                    self._home,
+                    self._default_provider,
+                    remove_missing=False,
+                    stop=self._stop,
+                ).run()
+        except DatabaseBusyError:
+            _log.info("another process is indexing %s", self._home)
+        except RollbookError as error:
+            _log.warning("indexing %s in the background failed: %s", self._home, error)
+
+
+def _filter(
+    allowed_sources: Sequence[str],
+    model_providers: Sequence[str] | None,
+    archived_only: bool,
+    cwd: str | None,
+    title_contains: str | None,
+    include_silent: bool,
+) -> ThreadFilter:
+    return ThreadFilter(
+        sources=tuple(allowed_sources),
+        providers=None if model_providers is None else tuple(model_providers),
+        archived=archived_only,
+        cwd=cwd,
+        title_contains=title_contains,
+        include_silent=include_silent,
+    )
+
+
+def _checked(size: int) -> int:
+    if size < 0:
+        raise UsageError(f"a page can't have {size} threads", hint="ask for 0 or more")
+    return size
+
+
+def _canonical(metadata: ThreadMetadata) -> ThreadMetadata:
+    archived_at, recency_at = metadata.archived_at, metadata.recency_at
+    return msgspec.structs.replace(
+        metadata,
+        id=parse_thread_id(metadata.id),
+        created_at=whole_seconds(metadata.created_at),
+        updated_at=whole_seconds(metadata.updated_at),
+        archived_at=archived_at and whole_seconds(archived_at),
+        recency_at=recency_at and whole_seconds(recency_at),
+    )
+
+
+def _id_prefix(text: str) -> str:
+    """Bring the beginning of an id into canonical form."""
+    digits = text.strip().lower().replace("-", "")
+    if not re.fullmatch(r"[0-9a-f]{1,32}", digits):
+        raise InvalidThreadIdError(
+            f"{text[:100]!r} can't be the beginning of a thread id",
+            hint="a thread id is a UUID such as 01a207c8-2362-7ee0-a181-2c5d5a009976",
+        )
+    groups = (digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:])
+    return "-".join(group for group in groups if group)

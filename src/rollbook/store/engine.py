@@ -1,0 +1,53 @@
+"""The contract between Rollbook and a database engine.
+
+An engine owns what differs between databases: opening, locking and retry, the style of parameters,
+and the translation of its driver's errors into those of :mod:`rollbook.errors`.  Statements are
+written once, with ``:name`` parameters, in the SQL that SQLite and PostgreSQL share.
+"""
+
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+Row = tuple[Any, ...]
+Parameters = Mapping[str, Any]
+
+
+class Transaction(Protocol):
+    """Where statements are run.  Valid only inside the ``with`` block that gave it."""
+
+    def query(self, sql: str, parameters: Parameters = {}) -> list[Row]:
+        """Run one statement and return all its rows; empty where it has none."""
+
+    def execute(self, sql: str, parameters: Parameters = {}) -> None:
+        """Run one statement for its effect."""
+
+    def execute_many(self, sql: str, parameters: Iterable[Parameters]) -> None:
+        """Run one statement once for each set of parameters."""
+
+    def script(self, sql: str) -> None:
+        """Run several statements without parameters, as a migration has them."""
+
+
+class Engine(Protocol):
+    """A database that is open: many readers, one writer at a time."""
+
+    @property
+    def location(self) -> str:
+        """Where the database is, for messages: a path or an address without secrets."""
+
+    def read(self) -> AbstractContextManager[Transaction]:
+        """Read; never waits for a writer.  Each statement sees one moment, two may see two.
+
+        Errors: DatabaseDamagedError, DatabaseError.
+        """
+
+    def write(self) -> AbstractContextManager[Transaction]:
+        """Read and write in one transaction: committed at the end of the block, or not at all.
+
+        Waits for another writer for up to 30 s.
+        Errors: DatabaseBusyError after that; DatabaseDamagedError, DatabaseError.
+        """
+
+    def close(self) -> None:
+        """Close all connections; afterwards the engine can't be used."""

@@ -1,0 +1,94 @@
+"""Which rollouts were read, and how far; when the whole home was last compared."""
+
+import msgspec
+
+from rollbook.store.engine import Row, Transaction
+from rollbook.store.statements import load
+
+
+class FileRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A rollout as it was last read; ``path`` is relative to the home.
+
+    ``fold_state`` is JSON that only the reader of rollouts understands.  Where the rollout could
+    not be indexed, ``error`` says why.
+    """
+
+    path: str
+    thread_id: str | None
+    compressed: bool
+    size: int
+    mtime_ns: int
+    inode: int
+    bytes_folded: int = 0
+    digest: bytes = b""
+    fold_state: str = "{}"
+    parse_errors: int = 0
+    error: str | None = None
+
+
+class BackfillState(msgspec.Struct, frozen=True, kw_only=True):
+    """When the whole home was last compared (epoch seconds), and the state of its name file."""
+
+    completed_at: int
+    session_index_size: int
+    session_index_mtime_ns: int
+
+
+_COLUMNS = FileRow.__struct_fields__
+_STATEMENTS = {
+    name: sql.format(
+        columns=", ".join(_COLUMNS),
+        values=", ".join(f":{column}" for column in _COLUMNS),
+        assignments=", ".join(f"{column} = excluded.{column}" for column in _COLUMNS[1:]),
+    )
+    for name, sql in load("files.sql").items()
+}
+
+
+def get_all(tx: Transaction) -> dict[str, FileRow]:
+    """Read all rollouts, by path."""
+    return {row[0]: _from_row(row) for row in tx.query(_STATEMENTS["all"])}
+
+
+def get(tx: Transaction, path: str) -> FileRow | None:
+    """Read one rollout; None where it was never read."""
+    rows = tx.query(_STATEMENTS["get"], {"path": path})
+    return _from_row(rows[0]) if rows else None
+
+
+def of_thread(tx: Transaction, thread_id: str) -> list[FileRow]:
+    """Read the rollouts of one thread."""
+    return [_from_row(row) for row in tx.query(_STATEMENTS["of_thread"], {"thread_id": thread_id})]
+
+
+def upsert(tx: Transaction, file: FileRow) -> None:
+    """Remember a rollout as it was read."""
+    row = msgspec.structs.asdict(file)
+    tx.execute(_STATEMENTS["upsert"], row | {"compressed": int(file.compressed)})
+
+
+def delete(tx: Transaction, path: str) -> None:
+    """Forget a rollout."""
+    tx.execute(_STATEMENTS["delete"], {"path": path})
+
+
+def get_backfill_state(tx: Transaction) -> BackfillState | None:
+    """Read the last comparison of the whole home; None where there was none yet."""
+    rows = tx.query(_STATEMENTS["backfill_state"])
+    if not rows:
+        return None
+    completed_at, size, mtime_ns = rows[0]
+    return BackfillState(
+        completed_at=completed_at, session_index_size=size, session_index_mtime_ns=mtime_ns
+    )
+
+
+def set_backfill_state(tx: Transaction, state: BackfillState) -> None:
+    """Remember a comparison of the whole home."""
+    tx.execute(_STATEMENTS["set_backfill_state"], msgspec.structs.asdict(state))
+
+
+def _from_row(row: Row) -> FileRow:
+    values = dict(zip(_COLUMNS, row, strict=True))
+    values["compressed"] = bool(values["compressed"])
+    return FileRow(**values)

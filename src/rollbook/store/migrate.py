@@ -1,0 +1,89 @@
+"""Bring a database to the schema that this release needs.
+
+Migrations are numbered files, applied in one transaction, each recorded with the checksum of its
+exact bytes and never edited once released (behaviour.md 3).
+"""
+
+import hashlib
+from importlib import resources
+
+import msgspec
+
+from rollbook.errors import DatabaseDamagedError, DatabaseVersionError
+from rollbook.store.engine import Engine, Transaction
+
+_HISTORY_TABLE = """
+CREATE TABLE IF NOT EXISTS schema_migrations (
+    version INTEGER NOT NULL PRIMARY KEY, name TEXT NOT NULL, checksum TEXT NOT NULL
+)"""
+
+
+class Migration(msgspec.Struct, frozen=True):
+    """One numbered file."""
+
+    version: int
+    name: str
+    sql: str
+    checksum: str
+
+
+def load_migrations(engine_name: str) -> list[Migration]:
+    """Read an engine's migrations, in order."""
+    directory = resources.files("rollbook.store").joinpath("migrations", engine_name)
+    migrations = []
+    for file in sorted(directory.iterdir(), key=lambda entry: entry.name):
+        if file.name.endswith(".sql"):
+            content = file.read_bytes()
+            number, _, name = file.name.removesuffix(".sql").partition("_")
+            checksum = hashlib.sha256(content).hexdigest()
+            migrations.append(Migration(int(number), name, content.decode(), checksum))
+    return migrations
+
+
+def migrate(engine: Engine, applied: list[tuple[int, str]], migrations: list[Migration]) -> None:
+    """Apply what is missing.  ``applied`` is (version, checksum) as read before, possibly empty.
+
+    Takes no write lock where nothing is missing.
+    Errors: DatabaseVersionError for a database of a newer release, DatabaseDamagedError where a
+    recorded checksum differs; neither changes anything.
+    """
+    if _missing(engine, applied, migrations):
+        with engine.write() as tx:
+            tx.execute(_HISTORY_TABLE)
+            for migration in _missing(engine, read_applied(tx), migrations):
+                tx.script(migration.sql)
+                tx.execute(
+                    "INSERT INTO schema_migrations (version, name, checksum)"
+                    " VALUES (:version, :name, :checksum)",
+                    {
+                        "version": migration.version,
+                        "name": migration.name,
+                        "checksum": migration.checksum,
+                    },
+                )
+
+
+def read_applied(tx: Transaction) -> list[tuple[int, str]]:
+    """Read version and checksum of the migrations that a database has had."""
+    rows = tx.query("SELECT version, checksum FROM schema_migrations ORDER BY version")
+    return [(version, checksum) for version, checksum in rows]
+
+
+def _missing(
+    engine: Engine, applied: list[tuple[int, str]], migrations: list[Migration]
+) -> list[Migration]:
+    known = {migration.version: migration for migration in migrations}
+    for version, checksum in applied:
+        if version not in known:
+            raise DatabaseVersionError(
+                f"the database {engine.location} was written by a newer release of Rollbook"
+                f" (schema {version}, this release knows up to {max(known)})",
+                hint="upgrade Rollbook, or use another database with --db",
+            )
+        if checksum != known[version].checksum:
+            raise DatabaseDamagedError(
+                f"the database {engine.location} has another schema {version} than this release",
+                hint="move the file away and run `rollbook sync` to rebuild it",
+            )
+    done = {version for version, _ in applied}
+    return [migration for migration in migrations if migration.version not in done]

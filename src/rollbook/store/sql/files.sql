@@ -1,0 +1,26 @@
+-- all: Every rollout that was read, and how far.
+SELECT {columns} FROM rollout_files
+
+-- get: One rollout.
+SELECT {columns} FROM rollout_files WHERE path = :path
+
+-- of_thread: The rollouts of one thread.
+SELECT {columns} FROM rollout_files WHERE thread_id = :thread_id
+
+-- upsert: Remember a rollout as it was read.
+INSERT INTO rollout_files ({columns}) VALUES ({values})
+ON CONFLICT (path) DO UPDATE SET {assignments}
+
+-- delete: Forget a rollout.
+DELETE FROM rollout_files WHERE path = :path
+
+-- backfill_state: The last time that the whole home was compared with the index.
+SELECT completed_at, session_index_size, session_index_mtime_ns FROM backfill_state WHERE id = 1
+
+-- set_backfill_state: Remember such a time.
+INSERT INTO backfill_state (id, completed_at, session_index_size, session_index_mtime_ns)
+VALUES (1, :completed_at, :session_index_size, :session_index_mtime_ns)
+ON CONFLICT (id) DO UPDATE SET
+    completed_at = excluded.completed_at,
+    session_index_size = excluded.session_index_size,
+    session_index_mtime_ns = excluded.session_index_mtime_ns

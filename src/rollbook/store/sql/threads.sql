@@ -1,0 +1,23 @@
+-- get: One thread by id.
+SELECT {columns} FROM threads WHERE id = :id
+
+-- exists: One row if the thread is known.
+SELECT 1 FROM threads WHERE id = :id
+
+-- ids_between: The ids of a range of texts, for shortened ids.
+SELECT id FROM threads WHERE id >= :low AND id < :high ORDER BY id LIMIT :n
+
+-- upsert: Insert a thread, or overwrite every column of it.
+INSERT INTO threads ({columns}, archived)
+VALUES ({values}, :archived)
+ON CONFLICT (id) DO UPDATE SET {assignments}, archived = excluded.archived
+
+-- delete: Remove a thread; its tools go with it.
+DELETE FROM threads WHERE id = :id
+
+-- rename: Set the name of a thread that differs from it.
+UPDATE threads SET name = :name WHERE id = :id AND (name IS NULL OR name <> :name)
+
+-- without_rollout_file: Threads of this home that no indexed rollout stands for.
+SELECT id, rollout_path FROM threads
+WHERE NOT EXISTS (SELECT 1 FROM rollout_files WHERE rollout_files.thread_id = threads.id)

@@ -1,0 +1,208 @@
+"""Threads in the database.
+
+Paths of rollouts are stored relative to the home, so that a home can be moved; a path outside of it
+is stored as it is.  The functions take the home's absolute path as text and give absolute paths.
+"""
+
+import logging
+from datetime import UTC, datetime
+from typing import Any
+
+from rollbook.errors import DatabaseDamagedError, InvalidThreadIdError
+from rollbook.model.paging import Anchor, SortKey, ThreadFilter
+from rollbook.model.thread import ThreadMetadata, parse_thread_id
+from rollbook.model.times import to_epoch
+from rollbook.store.engine import Row, Transaction
+from rollbook.store.statements import load
+
+COLUMNS = ThreadMetadata.__struct_fields__
+_STATEMENTS = {
+    name: sql.format(
+        columns=", ".join(COLUMNS),
+        values=", ".join(f":{column}" for column in COLUMNS),
+        assignments=", ".join(f"{column} = excluded.{column}" for column in COLUMNS[1:]),
+    )
+    for name, sql in load("threads.sql").items()
+}
+_SORT_COLUMNS = {
+    SortKey.CREATED_AT: "created_at",
+    SortKey.UPDATED_AT: "updated_at",
+    SortKey.RECENCY_AT: "recency_at",
+}
+_log = logging.getLogger(__name__)
+
+
+def get(tx: Transaction, home: str, thread_id: str) -> ThreadMetadata | None:
+    """Read one thread; None where there is none.
+
+    Errors: DatabaseDamagedError for a row with impossible values (behaviour.md 15).
+    """
+    rows = tx.query(_STATEMENTS["get"], {"id": thread_id})
+    return _from_row(rows[0], home) if rows else None
+
+
+def exists(tx: Transaction, thread_id: str) -> bool:
+    """Say whether a thread is known."""
+    return bool(tx.query(_STATEMENTS["exists"], {"id": thread_id}))
+
+
+def ids_with_prefix(tx: Transaction, prefix: str, limit: int) -> list[str]:
+    """Read the ids that begin with a text, in order."""
+    rows = tx.query(_STATEMENTS["ids_between"], {"low": prefix, "high": prefix + "g", "n": limit})
+    return [row[0] for row in rows]
+
+
+def upsert(tx: Transaction, home: str, metadata: ThreadMetadata) -> None:
+    """Insert a thread or overwrite every column of it (behaviour.md 16)."""
+    tx.execute(_STATEMENTS["upsert"], _to_row(metadata, home))
+
+
+def delete(tx: Transaction, thread_id: str) -> None:
+    """Remove a thread and its tools."""
+    tx.execute(_STATEMENTS["delete"], {"id": thread_id})
+
+
+def page(
+    tx: Transaction,
+    home: str,
+    limit: int,
+    anchor: Anchor | None,
+    sort_key: SortKey,
+    threads: ThreadFilter,
+) -> tuple[list[ThreadMetadata], Anchor | None, int]:
+    """Read one page, newest first: the threads, where the next page starts, the rows read.
+
+    A row with impossible values is left out and logged, as one bad row must not hide the rest.
+    Source: behaviour.md 71 to 77.
+    """
+    rows = _listing(tx, ", ".join(COLUMNS), limit + 1, anchor, sort_key, threads)
+    items = []
+    for row in rows[:limit]:
+        try:
+            items.append(_from_row(row, home))
+        except DatabaseDamagedError as error:
+            _log.warning("left out of a listing: %s", error.message)
+    column = COLUMNS.index(_SORT_COLUMNS[sort_key])
+    last = rows[limit - 1] if len(rows) > limit > 0 else None
+    next_anchor = Anchor(_time(last[column]), last[0]) if last else None
+    return items, next_anchor, len(rows)
+
+
+def ids(
+    tx: Transaction,
+    limit: int,
+    anchor: Anchor | None,
+    sort_key: SortKey,
+    threads: ThreadFilter,
+) -> list[str]:
+    """Read the ids of at most ``limit`` threads in listing order (behaviour.md 76)."""
+    return [row[0] for row in _listing(tx, "id", limit, anchor, sort_key, threads)]
+
+
+def set_names(tx: Transaction, names: dict[str, str]) -> None:
+    """Give threads their names; unknown ids are passed over."""
+    tx.execute_many(
+        _STATEMENTS["rename"],
+        [{"id": thread_id, "name": name} for thread_id, name in names.items()],
+    )
+
+
+def without_rollout_file(tx: Transaction, home: str) -> list[tuple[str, str]]:
+    """Read id and path of the threads that no indexed rollout stands for."""
+    rows = tx.query(_STATEMENTS["without_rollout_file"])
+    return [(thread_id, _absolute(path, home)) for thread_id, path in rows]
+
+
+def _listing(
+    tx: Transaction,
+    columns: str,
+    limit: int,
+    anchor: Anchor | None,
+    sort_key: SortKey,
+    threads: ThreadFilter,
+) -> list[Row]:
+    """Build the listing from fixed fragments, so that each filter is there only where it is used.
+
+    Only names of columns and of parameters are put into the text, never a value.
+    """
+    sort = _SORT_COLUMNS[sort_key]
+    where = ["archived = :archived"]
+    parameters: dict[str, Any] = {"archived": int(threads.archived), "n": limit}
+    if not threads.include_silent:
+        where.append("has_user_event = 1")
+    if threads.sources:
+        where.append(_in_list("source", threads.sources, parameters))
+    if threads.providers:
+        where.append(_in_list("model_provider", threads.providers, parameters))
+    if threads.cwd is not None:
+        where.append("cwd = :cwd")
+        parameters["cwd"] = threads.cwd
+    if threads.title_contains:
+        where.append("lower(title) LIKE lower(:title) ESCAPE '\\'")
+        parameters["title"] = f"%{_literal(threads.title_contains)}%"
+    if anchor is not None:
+        where.append(f"({sort}, id) < (:anchor_ts, :anchor_id)")
+        parameters |= {"anchor_ts": to_epoch(anchor.ts), "anchor_id": anchor.id}
+    return tx.query(
+        f"SELECT {columns} FROM threads WHERE {' AND '.join(where)}"
+        f" ORDER BY {sort} DESC, id DESC LIMIT :n",
+        parameters,
+    )
+
+
+def _in_list(column: str, values: tuple[str, ...], parameters: dict[str, Any]) -> str:
+    names = {f"{column}_{index}": value for index, value in enumerate(values)}
+    parameters |= names
+    return f"{column} IN ({', '.join(':' + name for name in names)})"
+
+
+def _literal(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+
+
+def _to_row(metadata: ThreadMetadata, home: str) -> dict[str, Any]:
+    row: dict[str, Any] = {column: getattr(metadata, column) for column in COLUMNS}
+    row["rollout_path"] = _relative(metadata.rollout_path, home)
+    row["created_at"] = to_epoch(metadata.created_at)
+    row["updated_at"] = to_epoch(metadata.updated_at)
+    row["recency_at"] = to_epoch(metadata.recency_at or metadata.created_at)
+    row["archived_at"] = metadata.archived_at and to_epoch(metadata.archived_at)
+    row["has_user_event"] = int(metadata.has_user_event)
+    row["archived"] = int(metadata.archived_at is not None)
+    return row
+
+
+_PATH, _USER_EVENT, _ARCHIVED = map(
+    COLUMNS.index, ("rollout_path", "has_user_event", "archived_at")
+)
+_TIMES = tuple(map(COLUMNS.index, ("created_at", "updated_at", "recency_at")))
+
+
+def _from_row(row: Row, home: str) -> ThreadMetadata:
+    values = list(row)
+    try:
+        parse_thread_id(values[0])
+        for index in _TIMES:
+            values[index] = _time(values[index])
+        if values[_ARCHIVED] is not None:
+            values[_ARCHIVED] = _time(values[_ARCHIVED])
+    except (InvalidThreadIdError, OverflowError, ValueError, OSError) as error:
+        raise DatabaseDamagedError(
+            f"the row of thread {str(row[0])[:100]!r} holds impossible values",
+            hint="run `rollbook sync --rebuild`",
+        ) from error
+    values[_PATH] = _absolute(values[_PATH], home)
+    values[_USER_EVENT] = bool(values[_USER_EVENT])
+    return ThreadMetadata(*values)
+
+
+def _time(seconds: int) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def _relative(path: str, home: str) -> str:
+    return path.removeprefix(home + "/")
+
+
+def _absolute(path: str, home: str) -> str:
+    return path if path.startswith("/") else f"{home}/{path}"

@@ -1,0 +1,70 @@
+"""Dynamic tools in the database: written once per thread, never changed (behaviour.md 24 to 27)."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from rollbook.errors import DatabaseDamagedError, ThreadNotFoundError
+from rollbook.model.thread import DynamicToolSpec
+from rollbook.store import threads
+from rollbook.store.engine import Transaction
+from rollbook.store.statements import load
+
+_STATEMENTS = load("tools.sql")
+
+
+def get(tx: Transaction, thread_id: str) -> list[DynamicToolSpec]:
+    """Read a thread's tools in order; empty where there are none.
+
+    Errors: DatabaseDamagedError where a stored schema isn't JSON.
+    """
+    return [
+        DynamicToolSpec(
+            name=name,
+            description=description,
+            input_schema=_schema(schema, thread_id),
+            defer_loading=bool(defer_loading),
+            namespace=namespace,
+        )
+        for name, description, schema, defer_loading, namespace in tx.query(
+            _STATEMENTS["list"], {"thread_id": thread_id}
+        )
+    ]
+
+
+def put_first(tx: Transaction, thread_id: str, tools: Sequence[DynamicToolSpec]) -> None:
+    """Store all of a thread's tools, unless it has some already: the first writer wins.
+
+    Errors: ThreadNotFoundError where the thread isn't known (behaviour.md 26).
+    """
+    if not tools or tx.query(_STATEMENTS["any"], {"thread_id": thread_id}):
+        return
+    if not threads.exists(tx, thread_id):
+        raise ThreadNotFoundError(
+            f"there is no thread {thread_id} to keep tools for", hint="store the thread first"
+        )
+    tx.execute_many(
+        _STATEMENTS["insert"],
+        [
+            {
+                "thread_id": thread_id,
+                "position": position,
+                "name": tool.name,
+                "description": tool.description,
+                "input_schema": msgspec.json.encode(tool.input_schema).decode(),
+                "defer_loading": int(tool.defer_loading),
+                "namespace": tool.namespace,
+            }
+            for position, tool in enumerate(tools)
+        ],
+    )
+
+
+def _schema(text: str, thread_id: str) -> object:
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError as error:
+        raise DatabaseDamagedError(
+            f"a stored tool schema of thread {thread_id} is not JSON",
+            hint="run `rollbook sync --rebuild`",
+        ) from error
