@@ -14,8 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from rollbook.index.backfill import ProgressCallback
-from rollbook.model.outcome import BackfillStats
+from rollbook.model.outcome import BackfillStats, ProgressCallback
 from rollbook.model.paging import Anchor, SortKey, ThreadsPage
 from rollbook.model.thread import DynamicToolSpec, ThreadMetadata, ThreadMetadataBuilder
 from rollbook.rollout.lines import RolloutItem

@@ -26,9 +26,9 @@ from rollbook.errors import (
 )
 from rollbook.index import archive, repair
 from rollbook.index.apply import apply_items, with_file_time
-from rollbook.index.backfill import Backfill, ProgressCallback
+from rollbook.index.backfill import Backfill
 from rollbook.index.lock import sync_lock
-from rollbook.model.outcome import BackfillStats
+from rollbook.model.outcome import BackfillStats, ProgressCallback
 from rollbook.model.paging import Anchor, SortKey, ThreadFilter, ThreadsPage
 from rollbook.model.thread import (
     DynamicToolSpec,
@@ -139,8 +139,8 @@ class StateRuntime:
     def resolve_thread_id(self, text: str) -> str:
         """Complete a shortened id: any prefix that fits one thread only, hyphens optional.
 
-        Errors: InvalidThreadIdError for what can't begin a UUID, AmbiguousIdError where more than
-        one thread fits, ThreadNotFoundError where none does.
+        Errors: AmbiguousIdError where more than one thread fits, ThreadNotFoundError where none
+        does, as for a text that can't begin a UUID.
         """
         prefix = _id_prefix(text)
         with self._engine.read() as tx:
@@ -452,8 +452,8 @@ def _id_prefix(text: str) -> str:
     """Bring the beginning of an id into canonical form."""
     digits = text.strip().lower().replace("-", "")
     if not re.fullmatch(r"[0-9a-f]{1,32}", digits):
-        raise InvalidThreadIdError(
-            f"{text[:100]!r} can't be the beginning of a thread id",
+        raise ThreadNotFoundError(
+            f"there is no thread {text[:100]!r}",
             hint="a thread id is a UUID such as 01a207c8-2362-7ee0-a181-2c5d5a009976",
         )
     groups = (digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:])

@@ -6,14 +6,14 @@ from collections.abc import Callable
 import click
 
 from rollbook.cli import render
-from rollbook.cli.options import Settings, ThreadId, common_options
+from rollbook.cli.options import Settings, common_options, complete_thread_id
 from rollbook.cli.show import find_thread
 from rollbook.errors import RollbookError
 from rollbook.model.thread import ThreadMetadata
 from rollbook.runtime import StateRuntime
 
 _ids_argument = click.argument(
-    "thread_ids", metavar="ID...", nargs=-1, required=True, type=ThreadId()
+    "thread_ids", metavar="ID...", nargs=-1, required=True, shell_complete=complete_thread_id
 )
 
 

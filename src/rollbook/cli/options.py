@@ -6,9 +6,12 @@ from typing import Any
 
 import click
 import msgspec
+from click.shell_completion import CompletionItem
 
 from rollbook.errors import RollbookError
 from rollbook.runtime import StateRuntime
+
+_COMPLETIONS = 500
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -71,24 +74,19 @@ def add_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-class ThreadId(click.ParamType):
-    """An id, or the beginning of one; the shell completes it from the newest threads."""
-
-    name = "id"
-
-    def shell_complete(
-        self, ctx: click.Context, param: click.Parameter, incomplete: str
-    ) -> list[click.shell_completion.CompletionItem]:
-        """Offer the newest threads whose id begins with what was typed."""
-        del param
-        settings = Settings(ctx.params.get("home"), ctx.params.get("database"), as_json=False)
-        try:
-            with settings.open() as state:
-                items = state.list_threads(500, include_silent=True).items
-        except RollbookError:
-            return []  # a shell that waits for a completion has no place for a message
-        return [
-            click.shell_completion.CompletionItem(thread.id, help=thread.title[:60])
-            for thread in items
-            if thread.id.startswith(incomplete)
-        ]
+def complete_thread_id(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Offer the shell the newest threads whose id begins with what was typed."""
+    del parameter
+    settings = Settings(context.params.get("home"), context.params.get("database"), as_json=False)
+    try:
+        with settings.open() as state:
+            threads = state.list_threads(_COMPLETIONS, include_silent=True).items
+    except RollbookError:
+        return []  # a shell that waits for a completion has no place for a message
+    return [
+        CompletionItem(thread.id, help=thread.title[:60])
+        for thread in threads
+        if thread.id.startswith(incomplete)
+    ]

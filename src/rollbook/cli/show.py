@@ -5,12 +5,12 @@ from pathlib import Path
 import click
 
 from rollbook.cli import render
-from rollbook.cli.options import Settings, ThreadId, common_options
+from rollbook.cli.options import Settings, common_options, complete_thread_id
 from rollbook.errors import ThreadNotFoundError
 from rollbook.model.thread import DynamicToolSpec, ThreadMetadata
 from rollbook.runtime import StateRuntime
 
-_thread_argument = click.argument("thread_id", metavar="ID", type=ThreadId())
+_thread_argument = click.argument("thread_id", metavar="ID", shell_complete=complete_thread_id)
 
 
 @click.command("show")
@@ -47,7 +47,8 @@ def tools_command(settings: Settings, *, thread_id: str) -> None:
     elif not tools:
         render.note("This thread has no dynamic tools.")
     for tool in [] if settings.as_json else tools:
-        render.echo(render.printable(f"{tool.name}\t{tool.description}"))
+        name, description = render.printable(tool.name), render.printable(tool.description)
+        render.echo(f"{click.style(name, bold=True)}  {description}")
         render.echo("    " + render.to_json(tool.input_schema))
 
 

@@ -9,14 +9,16 @@ import msgspec
 
 from rollbook.cli import render
 from rollbook.cli.options import Settings, common_options
-from rollbook.model.outcome import BackfillStats, SyncProgress
-from rollbook.runtime import ProgressCallback, StateRuntime
+from rollbook.model.outcome import BackfillStats, ProgressCallback, SyncProgress
+from rollbook.runtime import StateRuntime
 
 _SHOWN_FAILURES = 20
 
 
 @click.command("sync")
-@click.option("--jobs", type=int, help="Reading processes.  [default: one for each core, at most 4]")
+@click.option(
+    "--jobs", type=int, help="Reading processes.  [default: one for each core, at most 4]"
+)
 @click.option("--rebuild", is_flag=True, help="Read every rollout again from its start.")
 @common_options
 def sync_command(settings: Settings, *, jobs: int | None, rebuild: bool) -> None:
@@ -37,9 +39,7 @@ def sync_command(settings: Settings, *, jobs: int | None, rebuild: bool) -> None
         sys.exit(1)
 
 
-def run_sync(
-    state: StateRuntime, *, jobs: int | None, rebuild: bool, quiet: bool
-) -> BackfillStats:
+def run_sync(state: StateRuntime, *, jobs: int | None, rebuild: bool, quiet: bool) -> BackfillStats:
     """Sync with a progress bar on a terminal, and name what could not be read."""
     with _progress_bar() as progress:
         stats = state.sync(jobs=jobs, rebuild=rebuild, progress=progress)

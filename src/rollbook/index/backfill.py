@@ -9,13 +9,12 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path, PurePosixPath
 
 from rollbook.index.extraction import Failure, Job, Result, run_all
 from rollbook.index.indexer import Indexer
-from rollbook.model.outcome import BackfillStats, RolloutFailure, SyncProgress
+from rollbook.model.outcome import BackfillStats, ProgressCallback, RolloutFailure, SyncProgress
 from rollbook.rollout.layout import (
     ROOTS,
     SESSION_INDEX,
@@ -33,8 +32,6 @@ from rollbook.store.files import BackfillState, FileRow
 _FIRST_BATCH = 50  # so that the newest threads can be listed at once
 _BATCH = 256
 _MAX_BATCH_S = 0.5
-
-ProgressCallback = Callable[[SyncProgress], None]
 
 
 class Backfill:

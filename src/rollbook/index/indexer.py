@@ -122,9 +122,7 @@ class Indexer:
                     jobs.append(self.plan(tx, file, files.get(tx, path)))
         return [(job, run(self._home, self._default_provider, job)) for job in jobs]
 
-    def _is_outdated(
-        self, tx: Transaction, job: Job, extraction: Extraction, attempt: int
-    ) -> bool:
+    def _is_outdated(self, tx: Transaction, job: Job, extraction: Extraction, attempt: int) -> bool:
         """Say whether somebody has written the thread since the rollout was looked at."""
         metadata = extraction.outcome.metadata
         current = threads.get(tx, str(self._home), metadata.id)
@@ -211,7 +209,7 @@ def _failed_row(file: RolloutFile, message: str) -> FileRow:
     name = parse_rollout_name(PurePosixPath(file.path).name)
     return FileRow(
         path=file.path,
-        thread_id=name and name.thread_id,
+        thread_id=name.thread_id if name else None,
         compressed=file.compressed,
         size=file.size,
         mtime_ns=file.mtime_ns,

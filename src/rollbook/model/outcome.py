@@ -1,5 +1,7 @@
 """What came of reading one rollout, and of bringing a whole index up to date."""
 
+from collections.abc import Callable
+
 import msgspec
 
 from rollbook.model.thread import DynamicToolSpec, ThreadMetadata
@@ -51,3 +53,6 @@ class SyncProgress(msgspec.Struct, frozen=True, kw_only=True):
     files_total: int
     bytes_done: int
     bytes_total: int
+
+
+ProgressCallback = Callable[[SyncProgress], None]

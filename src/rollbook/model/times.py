@@ -18,7 +18,7 @@ def parse_time(text: str) -> datetime | None:
     """
     try:
         if _FILE_NAME_TIME.fullmatch(text):
-            return datetime.strptime(text, "%Y-%m-%dT%H-%M-%S").replace(tzinfo=UTC)
+            return datetime.fromisoformat(text[:10] + text[10:].replace("-", ":") + "+00:00")
         if match := _RFC3339.fullmatch(text):
             day, time, offset = match.groups()
             offset = "+00:00" if offset in "Zz" else offset

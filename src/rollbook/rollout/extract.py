@@ -4,7 +4,6 @@ import hashlib
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, cast
@@ -32,6 +31,7 @@ from rollbook.rollout.lines import RolloutItem, text_of
 from rollbook.rollout.scan import Scan
 
 _DIGEST_WINDOW = 4096
+_NS = 1_000_000_000
 
 
 class FoldPoint(msgspec.Struct, frozen=True):
@@ -101,7 +101,9 @@ def extract_segments(home: Path, files: list[RolloutFile], default_provider: str
     return whole
 
 
-def read_dynamic_tools(home: Path, file: RolloutFile, thread_id: str) -> tuple[DynamicToolSpec, ...]:
+def read_dynamic_tools(
+    home: Path, file: RolloutFile, thread_id: str
+) -> tuple[DynamicToolSpec, ...]:
     """Read a thread's tools from the head of its rollout, no further than its session meta.
 
     Empty where it has none.  Errors: RolloutError where the file can't be read.
@@ -170,9 +172,7 @@ def _digest(stream: BinaryIO, offset: int) -> bytes:
     return digest.digest()
 
 
-def _fold_all(
-    home: Path, stream: BinaryIO, file: RolloutFile, default_provider: str
-) -> Extraction:
+def _fold_all(home: Path, stream: BinaryIO, file: RolloutFile, default_provider: str) -> Extraction:
     scan = Scan(stream)
     items = iter(scan)
     name = parse_rollout_name(PurePosixPath(file.path).name)
@@ -210,7 +210,7 @@ def _fold_items(
         if not tools and item.type == "session_meta" and is_meta_of(item.payload, metadata.id):
             tools = dynamic_tools_of(item.payload)
     metadata = with_recency(metadata, scan.trailing_turn_time)
-    metadata = msgspec.structs.replace(metadata, updated_at=_mtime(file))
+    metadata = msgspec.structs.replace(metadata, updated_at=from_epoch(file.mtime_ns // _NS))
     digest = b"" if file.compressed else _digest(stream, scan.offset)
     read = file.size if file.compressed else scan.offset - (start.bytes_folded if start else 0)
     outcome = ExtractionOutcome(
@@ -267,13 +267,4 @@ def _builder(
             )
     if name is None:
         raise RolloutError("has neither a session meta nor a name that says which thread it is")
-    return ThreadMetadataBuilder(
-        id=name.thread_id, rollout_path=path, created_at=name.created_at
-    )
-
-
-def _mtime(file: RolloutFile) -> datetime:
-    try:
-        return from_epoch(file.mtime_ns // 1_000_000_000)
-    except OverflowError as error:
-        raise RolloutError("has a modification time that is out of range") from error
+    return ThreadMetadataBuilder(id=name.thread_id, rollout_path=path, created_at=name.created_at)

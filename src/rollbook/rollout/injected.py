@@ -101,7 +101,9 @@ def message_words(payload: Mapping[str, Any]) -> tuple[str | None, bool]:
 def _parts_with_kinds(payload: Mapping[str, Any]) -> Sequence[tuple[dict[str, Any], str]]:
     parts = [part for part in list_of(payload, "content") if isinstance(part, dict)]
     origin = object_of(payload, "internal_chat_message_metadata_passthrough")
-    kinds = [kind if isinstance(kind, str) else "" for kind in list_of(origin, "content_item_kinds")]
+    kinds = [
+        kind if isinstance(kind, str) else "" for kind in list_of(origin, "content_item_kinds")
+    ]
     if len(kinds) != len(parts):
         kinds = [""] * len(parts)
     return list(zip(parts, kinds, strict=True))

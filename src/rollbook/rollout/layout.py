@@ -26,6 +26,7 @@ SUFFIX = ".jsonl"
 COMPRESSED_SUFFIX = ".jsonl.zst"
 _TIME_LENGTH = len("2026-01-27T12-34-56")
 _ID_LENGTH = 36
+_MAX_INTEGER = (1 << 63) - 1  # databases have no larger ones
 
 
 class RolloutName(msgspec.Struct, frozen=True, order=True):
@@ -128,13 +129,15 @@ def locate(home: Path, path: str) -> Path | None:
 
 
 def stat_rollout(home: Path, path: str) -> RolloutFile | None:
-    """Look a single rollout path up on disk; None where there is no such file."""
+    """Look a single rollout path up on disk; None where there is no such file that can be read."""
     file = locate(home, path)
     if file is None:
         return None
     try:
         status = file.stat(follow_symlinks=False)
     except FileNotFoundError:  # gone between the two looks
+        return None
+    if abs(status.st_mtime_ns) > _MAX_INTEGER:
         return None
     return _rollout_file(path, file.name.endswith(COMPRESSED_SUFFIX), status)
 
@@ -204,11 +207,14 @@ def _add_file(
     except OSError as error:
         report(RolloutFailure(path, f"can't be read: {error.strerror}"))
         return
+    if abs(status.st_mtime_ns) > _MAX_INTEGER:
+        report(RolloutFailure(path, "has a modification time that is out of range"))
+        return
     files[plain] = _rollout_file(plain, compressed, status)
 
 
 def _rollout_file(path: str, compressed: bool, status: os.stat_result) -> RolloutFile:
-    inode = status.st_ino & ((1 << 63) - 1)  # databases have no unsigned 64-bit integers
+    inode = status.st_ino & _MAX_INTEGER
     return RolloutFile(path, compressed, status.st_size, status.st_mtime_ns, inode)
 
 

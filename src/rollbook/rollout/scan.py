@@ -70,22 +70,26 @@ class Scan:
     def __iter__(self) -> Iterator[RolloutItem]:
         data = b""
         while block := self._stream.read(BLOCK_BYTES):
-            data = data + block if data else block
-            start = 0
-            clean = data.isascii() and b"\0" not in data
-            while (end := data.find(b"\n", start)) >= 0:
-                head = _SKIPPABLE.match(data, start, end)
-                if head and _looks_whole(data, start, end, clean):
-                    self._trailing_head = head
-                    self.records += 1
-                else:
-                    yield from self._line(data[start:end])
-                start = end + 1
-            self.offset += start
-            data = data[start:]
-            if len(data) >= BLOCK_BYTES:
-                data = yield from self._long_line(data)
+            data = yield from self._whole_lines(data + block if data else block)
+            while len(data) >= BLOCK_BYTES:
+                rest = yield from self._long_line(data)
+                data = yield from self._whole_lines(rest)
         yield from self._last_line(data)
+
+    def _whole_lines(self, data: bytes) -> Generator[RolloutItem, None, bytes]:
+        """Take the lines that are whole; returns the beginning of the one that isn't."""
+        start = 0
+        clean = data.isascii() and b"\0" not in data
+        while (end := data.find(b"\n", start)) >= 0:
+            head = _SKIPPABLE.match(data, start, end)
+            if head and _looks_whole(data, start, end, clean):
+                self._trailing_head = head
+                self.records += 1
+            else:
+                yield from self._line(data[start:end])
+            start = end + 1
+        self.offset += start
+        return data[start:]
 
     def _line(self, line: bytes) -> Iterator[RolloutItem]:
         """Decode one line; where a crash has fused records, save the whole ones."""
@@ -131,7 +135,8 @@ class Scan:
             data = b""
         line, rest = self._read_line(data)
         if line is None:
-            return rest
+            yield from self._last_line(rest)
+            return b""
         self.offset += len(line) + 1
         yield from self._line(line)
         return rest
@@ -161,6 +166,8 @@ class Scan:
                 self._trailing_head = head
                 return rest
             data = self._stream.read(BLOCK_BYTES)
+        if before.endswith(b"}"):  # perhaps a whole record that only lacks its line break
+            return None
         self.unfinished = head[0]
         return b""
 

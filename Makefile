@@ -1,0 +1,54 @@
+# Two commands for everybody: `make run` and `make test`. `make help` lists the rest.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SAMPLE := build/sample-home
+
+.PHONY: help run test lint fix clean
+
+help:
+	@echo "make run    install Rollbook into $(VENV), index your home and list its newest threads"
+	@echo "make test   install what tests need; lint, types, import rules, tests"
+	@echo "make lint   only lint, types and import rules"
+	@echo "make fix    format and mend what can be mended by machine"
+	@echo "make clean  remove all that these commands made"
+
+# A home that is named must exist; only for want of ~/.codex the sample home stands in.
+run: $(VENV)/.installed
+	@if [ -n "$$CODEX_HOME" ]; then home=$$CODEX_HOME; \
+	elif [ -d "$$HOME/.codex" ]; then home=$$HOME/.codex; \
+	else \
+		home=$(SAMPLE); mkdir -p build; rm -rf $(SAMPLE); \
+		cp -R tests/data/corpus/0.169.0/home $(SAMPLE); \
+		echo "There is no ~/.codex: this is the sample home in $(SAMPLE)."; \
+	fi; \
+	$(BIN)/rollbook sync --home "$$home" || [ $$? -eq 1 ] || exit $$?; \
+	$(BIN)/rollbook list --home "$$home"
+
+test: $(VENV)/.installed-test lint
+	$(BIN)/pytest
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fix: $(VENV)/.installed-test
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(VENV)/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@ $(VENV)/.installed

@@ -1,0 +1,54 @@
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rollbook import StateRuntime
+
+CORPUS = Path(__file__).parent / "data" / "corpus"
+RELEASES = sorted(path.name for path in CORPUS.iterdir() if path.is_dir())
+
+
+@pytest.fixture(autouse=True)
+def own_environment(monkeypatch, tmp_path_factory):
+    """No test may touch the real home of whoever runs it."""
+    for name in ("CODEX_HOME", "ROLLBOOK_DB"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("user")))
+
+
+@pytest.fixture
+def home(tmp_path) -> Path:
+    """An empty home."""
+    path = tmp_path / "home"
+    (path / "sessions").mkdir(parents=True)
+    return path
+
+
+@pytest.fixture
+def state(home) -> Iterator[StateRuntime]:
+    """The state of an empty home."""
+    with StateRuntime.open(home, backfill=False) as runtime:
+        yield runtime
+
+
+@pytest.fixture
+def corpus_home(tmp_path):
+    """Make a writable copy of a release's home, with the mtimes that it was recorded with."""
+
+    def copy(release: str) -> Path:
+        target = tmp_path / f"codex-{release}"
+        shutil.copytree(CORPUS / release / "home", target)
+        for file in expected(release)["files"]:
+            os.utime(target / file["path"], ns=(file["mtime_ns"], file["mtime_ns"]))
+        return target
+
+    return copy
+
+
+def expected(release: str) -> dict:
+    """What the release itself stored."""
+    return json.loads((CORPUS / release / "expected.json").read_text("utf-8"))

@@ -1,0 +1,154 @@
+"""What must hold for any rollout: skipping changes nothing, and neither does where a read stopped."""
+
+import io
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from rollbook.rollout import scan as scan_module
+from rollbook.rollout.extract import extract
+from rollbook.rollout.fold import FoldState, fold
+from rollbook.rollout.layout import stat_rollout
+from rollbook.rollout.lines import MalformedLineError, RolloutItem, decode_line
+from rollbook.rollout.scan import Scan
+from rollbook.testing import make_thread
+from tests.conftest import CORPUS
+
+THREAD = "01a207c8-5c2e-7e11-9928-f6d6451bf219"
+ROLLOUTS = sorted(CORPUS.glob("*/home/**/rollout-*.jsonl"))
+LINES = sorted({line for path in ROLLOUTS for line in path.read_bytes().splitlines()}, key=len)
+SHORT_LINES = LINES[: len(LINES) * 9 // 10]
+
+
+def folded(items: list[RolloutItem], trailing: str = "") -> tuple:
+    metadata, state = make_thread(id=THREAD, title="", has_user_event=False), FoldState()
+    for item in items:
+        metadata, state = fold(metadata, item, state, "mock")
+    if trailing:
+        metadata, state = fold(metadata, RolloutItem("compacted", {}, trailing), state, "mock")
+    return metadata, state
+
+
+def decode_every_line(content: bytes) -> tuple[list[RolloutItem], int]:
+    items, errors = [], 0
+    for line in content.split(b"\n"):
+        if line.strip():
+            try:
+                items.append(decode_line(line))
+            except MalformedLineError:
+                errors += 1
+    return items, errors
+
+
+def assert_same_as_decoding_everything(content: bytes) -> None:
+    scan = Scan(io.BytesIO(content))
+    seen = folded(list(scan), scan.trailing_turn_time)
+    items, errors = decode_every_line(content)
+    assert seen == folded(items)
+    assert scan.parse_errors == errors
+    assert scan.records == len(items)
+
+
+@pytest.mark.parametrize("path", ROLLOUTS, ids=lambda path: path.name[28:46])
+def test_skipping_by_the_head_gives_what_decoding_every_line_gives(path: Path):
+    assert_same_as_decoding_everything(path.read_bytes())
+
+
+@st.composite
+def restyled(draw: st.DrawFn, line: bytes) -> bytes:
+    """The same record as another writer would write it: other key order, other white space."""
+    import json
+
+    record = json.loads(line)
+    keys = draw(st.permutations(list(record)))
+    separators = draw(st.sampled_from([(",", ":"), (", ", ": "), (" , ", " :\t")]))
+    text = json.dumps(
+        {key: record[key] for key in keys},
+        separators=separators,
+        ensure_ascii=draw(st.booleans()),
+    )
+    padding = draw(st.sampled_from(["", " ", "\t"]))
+    return (padding + text + padding + draw(st.sampled_from(["", "\r"]))).encode()
+
+
+@settings(deadline=None, max_examples=150, suppress_health_check=list(HealthCheck))
+@given(st.data())
+def test_key_order_and_white_space_make_no_difference(data: st.DataObject):
+    lines = data.draw(st.lists(st.sampled_from(SHORT_LINES), min_size=1, max_size=12))
+    other = [data.draw(restyled(line)) for line in lines]
+    assert_same_as_decoding_everything(b"\n".join(other) + b"\n")
+    plain, restyled_items = (
+        decode_every_line(b"\n".join(lines)),
+        decode_every_line(b"\n".join(other)),
+    )
+    assert folded(plain[0]) == folded(restyled_items[0])
+
+
+@settings(deadline=None, max_examples=200, suppress_health_check=list(HealthCheck))
+@given(st.lists(st.sampled_from(SHORT_LINES), min_size=1, max_size=8), st.data())
+def test_a_torn_line_is_counted_and_costs_nothing_else(lines: list[bytes], data: st.DataObject):
+    at = data.draw(st.integers(0, len(lines) - 1))
+    cut = data.draw(st.integers(1, len(lines[at]) - 1))
+    torn = [*lines[:at], lines[at][:cut], *lines[at + 1 :]]
+    scan = Scan(io.BytesIO(b"".join(line + b"\n" for line in torn)))
+    items = list(scan)
+    whole = [decode_line(line) for index, line in enumerate(lines) if index != at]
+    assert scan.records + scan.parse_errors == len(lines)
+    assert scan.parse_errors == 1
+    assert folded(items, scan.trailing_turn_time) == folded(whole)
+
+
+@settings(deadline=None, max_examples=200, suppress_health_check=list(HealthCheck))
+@given(st.lists(st.sampled_from(SHORT_LINES), min_size=2, max_size=8), st.data())
+def test_of_two_records_fused_by_a_crash_the_second_is_saved(
+    lines: list[bytes], data: st.DataObject
+):
+    at = data.draw(st.integers(0, len(lines) - 2))
+    cut = data.draw(st.integers(1, len(lines[at]) - 1))
+    fused = [*lines[:at], lines[at][:cut] + lines[at + 1], *lines[at + 2 :]]
+    scan = Scan(io.BytesIO(b"".join(line + b"\n" for line in fused)))
+    items = list(scan)
+    whole = [decode_line(line) for index, line in enumerate(lines) if index != at]
+    assert (scan.records, scan.parse_errors) == (len(lines) - 1, 1)
+    assert folded(items, scan.trailing_turn_time) == folded(whole)
+
+
+@settings(deadline=None, max_examples=150, suppress_health_check=list(HealthCheck))
+@given(
+    st.lists(st.sampled_from(SHORT_LINES), min_size=1, max_size=12),
+    st.integers(16, 3000),
+    st.booleans(),
+)
+def test_the_size_of_a_block_makes_no_difference(lines, block, last_break):
+    content = b"\n".join(lines) + (b"\n" if last_break else b"")
+    whole = Scan(io.BytesIO(content))
+    expected = folded(list(whole), whole.trailing_turn_time)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scan_module, "BLOCK_BYTES", block)
+        scan = Scan(io.BytesIO(content))
+        assert folded(list(scan), scan.trailing_turn_time) == expected
+    assert (scan.parse_errors, scan.records) == (whole.parse_errors, whole.records)
+    assert scan.offset == whole.offset == len(content)
+
+
+@settings(deadline=None, max_examples=40, suppress_health_check=list(HealthCheck))
+@given(st.sampled_from(ROLLOUTS), st.lists(st.floats(0, 1), max_size=5))
+def test_folding_in_pieces_equals_folding_at_once(tmp_path_factory, source, cuts):
+    home = tmp_path_factory.mktemp("home")
+    content = source.read_bytes()
+    path = home / "sessions" / source.name
+    path.parent.mkdir()
+    relative = f"sessions/{source.name}"
+    resume = None
+    for size in sorted(int(cut * len(content)) for cut in [*cuts, 1.0]):
+        path.write_bytes(content[:size])
+        os.utime(path, (1.8e9, 1.8e9))
+        file = stat_rollout(home, relative)
+        if size and file:
+            piece = extract(home, file, "mock", resume)
+            resume = (piece.outcome.metadata, piece.point)
+    at_once = extract(home, file, "mock")
+    assert resume == (at_once.outcome.metadata, at_once.point)
