@@ -15,7 +15,6 @@ import pytest
 
 from rollbook import StateRuntime, ThreadMetadata
 from rollbook.model.times import to_epoch
-
 from tests.conftest import RELEASES, expected
 
 
@@ -131,11 +130,11 @@ def differences(
     """What no rule covers, and the rules that were needed."""
     scenarios = expected(release)["scenarios"]
     uncovered, used = [], set()
-    for row in rows:
+    for stored in rows:
+        row = stored | {"scenario": scenarios.get(stored["id"], "")}
         thread = state.get_thread(row["id"])
         assert thread is not None
         ours = as_row(thread, state.codex_home, expected(release)["codex_home"])
-        row = row | {"scenario": scenarios.get(row["id"], "")}
         for field in ours.keys() & row.keys():
             if ours[field] == row[field]:
                 continue

@@ -20,6 +20,7 @@ _SPACES = re.compile(r"\s+")
 _UNSAFE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
 )
+_AGES = ((60, 1, "s"), (3600, 60, "min"), (86400, 3600, "h"), (7 * 86400, 86400, "d"))
 _UNSAFE_IN_JSON = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
@@ -105,9 +106,7 @@ def age_of(time: datetime | None, now: datetime | None = None) -> str:
     if time is None:
         return ""
     seconds = int(((now or datetime.now(UTC)) - time).total_seconds())
-    if 0 <= seconds < 60:
-        return "just now"
-    for unit, length, limit in (("min", 60, 3600), ("h", 3600, 86400), ("d", 86400, 7 * 86400)):
+    for limit, length, unit in _AGES:
         if 0 <= seconds < limit:
             return f"{seconds // length} {unit} ago"
     return time.astimezone().strftime("%Y-%m-%d")

@@ -57,20 +57,19 @@ def _move(
             f"the rollout of thread {metadata.id} is not where it should be",
             hint="run `rollbook sync`; the file may have been moved or deleted",
         )
-    with ExitStack() as undone_on_error:
-        with engine.write() as tx:
-            for path in paths:
-                undone_on_error.enter_context(
-                    _renamed(home, path, target_of(path), touch=archived_at is None)
-                )
-            moved = with_file_time(
-                msgspec.structs.replace(
-                    metadata,
-                    rollout_path=str(home / target_of(paths[-1])),
-                    archived_at=archived_at,
-                )
+    with ExitStack() as undone_on_error, engine.write() as tx:
+        for path in paths:
+            undone_on_error.enter_context(
+                _renamed(home, path, target_of(path), touch=archived_at is None)
             )
-            threads.upsert(tx, str(home), moved)
+        moved = with_file_time(
+            msgspec.structs.replace(
+                metadata,
+                rollout_path=str(home / target_of(paths[-1])),
+                archived_at=archived_at,
+            )
+        )
+        threads.upsert(tx, str(home), moved)
     return moved
 
 

@@ -29,6 +29,7 @@ GIVE_UP_AFTER_S = 30.0
 MAX_READERS = 4
 APPLICATION_ID = 0x526F6C6C  # "Roll": so that no other program's database is taken for ours
 
+_JITTER = random.SystemRandom()
 _Result = TypeVar("_Result")
 _DAMAGED = (apsw.CorruptError, apsw.NotADBError)
 _BUSY = (apsw.BusyError, apsw.LockedError)
@@ -41,15 +42,19 @@ class SqliteTransaction:
         self._connection = connection
 
     def query(self, sql: str, parameters: Parameters = {}) -> list[Row]:
+        """Run one statement and return all its rows."""
         return list(self._connection.execute(sql, dict(parameters)))
 
     def execute(self, sql: str, parameters: Parameters = {}) -> None:
+        """Run one statement for its effect."""
         self._connection.execute(sql, dict(parameters)).fetchall()
 
     def execute_many(self, sql: str, parameters: Iterable[Parameters]) -> None:
+        """Run one statement once for each set of parameters."""
         self._connection.executemany(sql, (dict(each) for each in parameters)).fetchall()
 
     def script(self, sql: str) -> None:
+        """Run several statements."""
         self._connection.execute(sql).fetchall()
 
 
@@ -206,7 +211,7 @@ def _retry(path: Path, action: Callable[[], _Result]) -> _Result:
         except _BUSY as error:
             if time.monotonic() > deadline:
                 raise _busy(path) from error
-            time.sleep(random.uniform(0.001, 0.02))
+            time.sleep(_JITTER.uniform(0.001, 0.02))
 
 
 def _busy(path: Path) -> DatabaseBusyError:

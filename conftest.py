@@ -1,0 +1,60 @@
+"""Every example in the README and in docs/ runs: Python blocks and console sessions."""
+
+import doctest
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from sybil import Example, Sybil
+from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser
+
+ROOT = Path(__file__).parent
+SAMPLE = ROOT / "tests" / "data" / "corpus" / "0.169.0" / "home"
+
+
+class ConsoleParser(CodeBlockParser):
+    """Run ``$ command`` lines in a shell and compare what they print; ``...`` stands for anything."""
+
+    language = "console"
+
+    def evaluate(self, example: Example) -> str | None:
+        """Compare each command's output with what stands below it."""
+        for session in ("\n" + example.parsed).split("\n$ ")[1:]:
+            command, _, want = session.partition("\n")
+            done = subprocess.run(
+                command,
+                shell=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                check=False,
+            )
+            got = done.stdout.strip().expandtabs()
+            same = doctest.OutputChecker().check_output(
+                want.strip().expandtabs() + "\n", got + "\n", doctest.ELLIPSIS
+            )
+            if not same:
+                return f"$ {command}\nexpected:\n{want}\ngot:\n{got}"
+        return None
+
+
+@pytest.fixture
+def sample_home(tmp_path, monkeypatch):
+    """A copy of the sample home, as the home of whoever follows the examples."""
+    home = tmp_path / "home"
+    shutil.copytree(SAMPLE, home)
+    monkeypatch.setenv("CODEX_HOME", str(home))
+    monkeypatch.setenv("TZ", "UTC")
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.delenv("ROLLBOOK_DB", raising=False)
+    return home
+
+
+pytest_collect_file = Sybil(
+    parsers=[PythonCodeBlockParser(), ConsoleParser()],
+    patterns=["README.md", "docs/*.md"],
+    fixtures=["sample_home"],
+).pytest()
