@@ -22,11 +22,51 @@ LAST_DAY = datetime(2026, 11, 1, tzinfo=UTC)
 DAYS = 365
 MEDIAN_OUTPUT_BYTES = 2_000
 SMALLEST_BYTES = 100_000  # about what a thread of one turn has
-WORDS = (
-    "error warning build test passed failed src lib main index parser token value return import "
-    "def class const static void public async await none true false 127 0x7f 404 zażółć naïve 測試 "
-    "→ ✓ README.md pyproject.toml Cargo.lock node_modules rollout thread session turn tool"
-).split()
+WORDS = [
+    "error",
+    "warning",
+    "build",
+    "test",
+    "passed",
+    "failed",
+    "src",
+    "lib",
+    "main",
+    "index",
+    "parser",
+    "token",
+    "value",
+    "return",
+    "import",
+    "def",
+    "class",
+    "const",
+    "static",
+    "void",
+    "public",
+    "async",
+    "await",
+    "none",
+    "true",
+    "false",
+    "127",
+    "0x7f",
+    "404",
+    "zażółć",
+    "naïve",
+    "測試",
+    "→",
+    "✓",
+    "README.md",
+    "pyproject.toml",
+    "Cargo.lock",
+    "node_modules",
+    "rollout",
+    "thread",
+    "session",
+    "turn",
+    "tool",
+]
 
 
 class Texts:

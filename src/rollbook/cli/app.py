@@ -1,6 +1,5 @@
 """The command ``rollbook``: its commands, and what becomes of an error."""
 
-import os
 import sys
 
 import click
@@ -76,9 +75,6 @@ def main() -> None:
         _fail(RollbookError.code, error.format_message(), error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         sys.exit(_INTERRUPTED)
-    except BrokenPipeError:
-        # Whoever read the answer has seen enough. Python would complain when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(code: str, message: str, exit_code: int) -> None:

@@ -13,6 +13,12 @@ from rollbook.model.paging import SortKey, ThreadsPage, format_cursor, parse_cur
 from rollbook.model.thread import ThreadMetadata
 from rollbook.runtime import StateRuntime
 
+_HEADINGS = {
+    SortKey.RECENCY_AT: "Last turn",
+    SortKey.CREATED_AT: "Created",
+    SortKey.UPDATED_AT: "Updated",
+}
+
 
 @click.command("list")
 @click.option(
@@ -108,7 +114,7 @@ def _show_table(page: ThreadsPage, sort: SortKey, next_cursor: str | None) -> No
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=True)
     table.add_column("Thread", style="cyan", no_wrap=True)
-    table.add_column(sort.value.capitalize(), no_wrap=True)
+    table.add_column(_HEADINGS[sort], no_wrap=True)
     table.add_column("Source", style="dim", no_wrap=True, max_width=10)
     table.add_column("Directory", style="green", no_wrap=True, overflow="ellipsis", ratio=2)
     table.add_column("Tokens", justify="right", no_wrap=True)

@@ -3,6 +3,7 @@
 Text from rollouts is untrusted: nothing of it may reach a terminal as a control sequence.
 """
 
+import os
 import re
 import sys
 from datetime import UTC, datetime
@@ -58,8 +59,13 @@ def tool_object(tool: DynamicToolSpec) -> dict[str, Any]:
 
 
 def echo(text: str) -> None:
-    """Write a line of an answer to standard output."""
-    click.echo(text)
+    """Write a line of an answer to standard output; ends the process if nobody reads on."""
+    try:
+        click.echo(text)
+    except BrokenPipeError:
+        # The reader has seen enough. Python would complain when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
 
 
 def note(text: str) -> None:

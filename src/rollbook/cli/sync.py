@@ -3,12 +3,14 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import click
 import msgspec
 
 from rollbook.cli import render
 from rollbook.cli.options import Settings, common_options
+from rollbook.errors import DatabaseBusyError
 from rollbook.model.outcome import BackfillStats, ProgressCallback, SyncProgress
 from rollbook.runtime import StateRuntime
 
@@ -41,8 +43,13 @@ def sync_command(settings: Settings, *, jobs: int | None, rebuild: bool) -> None
 
 def run_sync(state: StateRuntime, *, jobs: int | None, rebuild: bool, quiet: bool) -> BackfillStats:
     """Sync with a progress bar on a terminal, and name what could not be read."""
+    sync = partial(state.sync, jobs=jobs, rebuild=rebuild)
     with _progress_bar() as progress:
-        stats = state.sync(jobs=jobs, rebuild=rebuild, progress=progress)
+        try:
+            stats = sync(progress=progress, wait_s=0)
+        except DatabaseBusyError as busy:
+            render.note(f"rollbook: {render.printable(busy.message)}: waiting for it")
+            stats = sync(progress=progress)
     if not quiet:
         for failure in stats.failures[:_SHOWN_FAILURES]:
             message = f"{failure.path} {failure.message}"

@@ -19,10 +19,11 @@ from rollbook.rollout.layout import (
     find_rollouts,
     is_archived_path,
     locate,
+    stat_rollout,
     unarchived_path,
 )
-from rollbook.store import threads
-from rollbook.store.engine import Engine
+from rollbook.store import files, threads
+from rollbook.store.engine import Engine, Transaction
 
 
 def archive(engine: Engine, home: Path, metadata: ThreadMetadata, now: datetime) -> ThreadMetadata:
@@ -59,18 +60,27 @@ def _move(
         )
     with ExitStack() as undone_on_error, engine.write() as tx:
         for path in paths:
-            undone_on_error.enter_context(
-                _renamed(home, path, target_of(path), touch=archived_at is None)
-            )
+            target = target_of(path)
+            undone_on_error.enter_context(_renamed(home, path, target, touch=archived_at is None))
+            _follow(tx, home, path, target)
+        current = threads.get(tx, str(home), metadata.id) or metadata
         moved = with_file_time(
             msgspec.structs.replace(
-                metadata,
+                current,
                 rollout_path=str(home / target_of(paths[-1])),
                 archived_at=archived_at,
             )
         )
         threads.upsert(tx, str(home), moved)
     return moved
+
+
+def _follow(tx: Transaction, home: Path, path: str, target: str) -> None:
+    """Let the index know a moved rollout again, so that the next sync need not read it."""
+    known, file = files.get(tx, path), stat_rollout(home, target)
+    if known is not None and file is not None:
+        files.delete(tx, path)
+        files.upsert(tx, msgspec.structs.replace(known, path=target, mtime_ns=file.mtime_ns))
 
 
 @contextmanager
