@@ -103,10 +103,10 @@ class AsyncStateRuntime:
         return await self._run(self._runtime.get_dynamic_tools, thread_id)
 
     async def find_rollout_path_by_id(
-        self, thread_id: str, *, archived: bool | None = None
+        self, thread_id: str, archived_only: bool | None = None
     ) -> Path | None:
         """See :meth:`rollbook.StateRuntime.find_rollout_path_by_id`."""
-        return await self._run(self._runtime.find_rollout_path_by_id, thread_id, archived=archived)
+        return await self._run(self._runtime.find_rollout_path_by_id, thread_id, archived_only)
 
     async def list_threads(
         self,

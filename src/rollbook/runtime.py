@@ -173,9 +173,9 @@ class StateRuntime:
         )
 
     def find_rollout_path_by_id(
-        self, thread_id: str, *, archived: bool | None = None
+        self, thread_id: str, archived_only: bool | None = None
     ) -> Path | None:
-        """Find where a thread's rollout is; ``archived`` asks only for archived or active ones.
+        """Find where a thread's rollout is; ``archived_only`` asks for archived or active ones.
 
         Returns None for an unknown thread, for one in the other place, and for what is no UUID.
         The path ends in ``.jsonl`` also where the file is compressed, and is given as it is known
@@ -185,7 +185,7 @@ class StateRuntime:
             metadata = self.get_thread(thread_id)
         except InvalidThreadIdError:
             return None
-        if metadata is None or archived not in (None, metadata.archived_at is not None):
+        if metadata is None or archived_only not in (None, metadata.archived_at is not None):
             return None
         return Path(metadata.rollout_path)
 
@@ -441,6 +441,8 @@ def _canonical(metadata: ThreadMetadata) -> ThreadMetadata:
     return msgspec.structs.replace(
         metadata,
         id=parse_thread_id(metadata.id),
+        rollout_path=os.fspath(metadata.rollout_path),
+        cwd=os.fspath(metadata.cwd),
         created_at=whole_seconds(metadata.created_at),
         updated_at=whole_seconds(metadata.updated_at),
         archived_at=archived_at and whole_seconds(archived_at),

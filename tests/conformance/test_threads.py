@@ -116,9 +116,9 @@ def test_a_path_is_found_by_archived_state(runtime):
     for thread in (active, archived):
         runtime.upsert_thread(thread)
     assert runtime.find_rollout_path_by_id(active.id) == Path(active.rollout_path)
-    assert runtime.find_rollout_path_by_id(active.id, archived=True) is None
-    assert runtime.find_rollout_path_by_id(archived.id, archived=False) is None
-    found = runtime.find_rollout_path_by_id(archived.id, archived=True)
+    assert runtime.find_rollout_path_by_id(active.id, True) is None
+    assert runtime.find_rollout_path_by_id(archived.id, archived_only=False) is None
+    found = runtime.find_rollout_path_by_id(archived.id, archived_only=True)
     assert found == Path(archived.rollout_path)
 
 

@@ -1,5 +1,6 @@
 """Records of a running agent into the database, as they are written (behaviour.md 19, 20)."""
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -32,11 +33,10 @@ def apply_items(
     first of any thread, which can give a fork the tools of its source (behaviour.md 28).
     """
     thread_id = parse_thread_id(builder.id)
-    metadata = threads.get(tx, str(home), thread_id)
-    if metadata is None:
-        builder = msgspec.structs.replace(builder, id=thread_id)
-        metadata = builder.build(default_provider)
-    metadata = msgspec.structs.replace(metadata, rollout_path=builder.rollout_path)
+    metadata = threads.get(tx, str(home), thread_id) or builder.build(default_provider)
+    metadata = msgspec.structs.replace(
+        metadata, id=thread_id, rollout_path=os.fspath(builder.rollout_path)
+    )
     state = FoldState()
     for item in items:
         metadata, state = fold(metadata, item, state, default_provider)

@@ -153,7 +153,8 @@ class _Workers:
 
     def _start(self) -> "subprocess.Popen[bytes]":
         process = subprocess.Popen(
-            [sys.executable, "-m", "rollbook.index.worker"],
+            # -P: nothing in the directory that the user happens to be in is imported
+            [sys.executable, "-P", "-m", "rollbook.index.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )

@@ -74,14 +74,14 @@ class ThreadMetadata(msgspec.Struct, frozen=True):
         return [f for f in self.__struct_fields__ if getattr(self, f) != getattr(other, f)]
 
 
-class ThreadMetadataBuilder(msgspec.Struct, frozen=True, kw_only=True):
+class ThreadMetadataBuilder(msgspec.Struct, frozen=True):
     """What is known of a thread before any of its items was folded (behaviour.md 19, 22)."""
 
     id: str
     rollout_path: str
     created_at: datetime
-    updated_at: datetime | None = None
     source: str = "vscode"
+    updated_at: datetime | None = None
     model_provider: str | None = None
     cwd: str = ""
     sandbox_policy: str = DEFAULT_SANDBOX_POLICY
@@ -99,7 +99,7 @@ class ThreadMetadataBuilder(msgspec.Struct, frozen=True, kw_only=True):
         return ThreadMetadata(**values)
 
 
-class DynamicToolSpec(msgspec.Struct, frozen=True, kw_only=True):
+class DynamicToolSpec(msgspec.Struct, frozen=True):
     """A tool that the client of a thread offers to the model.
 
     ``input_schema`` is the JSON value as it came, key order included.  ``defer_loading`` and
