@@ -1,9 +1,11 @@
 import json
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rollbook import ThreadMetadata
 from rollbook.rollout.fold import FoldState, dynamic_tools_of, fold
 from rollbook.rollout.lines import RolloutItem, decode_line
 from rollbook.testing import make_line, make_thread, session_meta, token_count, user_message
@@ -163,12 +165,25 @@ def test_tools_keep_their_order_and_the_order_of_their_keys():
     assert json.dumps(tools[0].input_schema) == json.dumps(schema)
 
 
+Folded = tuple[ThreadMetadata, FoldState]
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
     max_leaves=10,
 )
-KEYS = ["type", "id", "role", "message", "content", "info", "item", "cwd", "source", "git", "model"]
+KEYS = [
+    "info",
+    "item",
+    "cwd",
+    "source",
+    "git",
+    "model",
+    "content",
+    "message",
+    "dynamic_tools",
+    "thread_token_usage",
+    "subagent_history_start_ordinal",
+]
 
 
 @given(
@@ -182,5 +197,6 @@ KEYS = ["type", "id", "role", "message", "content", "info", "item", "cwd", "sour
 def test_no_payload_whatever_its_shape_is_an_error(kind, event, payload, timestamp):
     metadata, state = make_thread(id=ID), FoldState()
     item = RolloutItem(kind, {"id": ID, "role": "user", **payload, "type": event}, timestamp)
-    after, _ = fold(metadata, item, state, "default")
-    assert after.id == ID
+    after = fold(metadata, item, state, "default")
+    assert after[0].id == ID
+    assert msgspec.json.decode(msgspec.json.encode(after), type=Folded) == after

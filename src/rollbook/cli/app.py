@@ -78,9 +78,5 @@ def main() -> None:
 
 
 def _fail(code: str, message: str, exit_code: int) -> None:
-    message = render.printable(message)
-    if "--json" in sys.argv:
-        render.note(render.to_json({"error": {"code": code, "message": message}}))
-    else:
-        render.note(f"rollbook: {message}")
+    render.note_error(code, message, as_json="--json" in sys.argv)
     sys.exit(exit_code)

@@ -51,7 +51,7 @@ def _move_all(
             except RollbookError as error:
                 if len(thread_ids) == 1:
                     raise
-                render.note(f"rollbook: {render.printable(str(error))}")
+                render.note_error(error.code, str(error), as_json=settings.as_json)
                 exit_code = exit_code or error.exit_code
     if settings.as_json:
         render.echo(render.to_json([render.thread_object(thread) for thread in moved]))

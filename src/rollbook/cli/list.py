@@ -13,6 +13,8 @@ from rollbook.model.paging import SortKey, ThreadsPage, format_cursor, parse_cur
 from rollbook.model.thread import ThreadMetadata
 from rollbook.runtime import StateRuntime
 
+_WIDE = 100  # columns of a terminal; narrower ones show what people look for first
+_SHOWN_ID = 18  # time and some chance: as good as unambiguous
 _HEADINGS = {
     SortKey.RECENCY_AT: "Last turn",
     SortKey.CREATED_AT: "Created",
@@ -112,22 +114,22 @@ def _show_table(page: ThreadsPage, sort: SortKey, next_cursor: str | None) -> No
     from rich.table import Table
     from rich.text import Text
 
+    console = Console(highlight=False)
+    is_wide = console.width >= _WIDE
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=True)
     table.add_column("Thread", style="cyan", no_wrap=True)
     table.add_column(_HEADINGS[sort], no_wrap=True)
-    table.add_column("Source", style="dim", no_wrap=True, max_width=10)
-    table.add_column("Directory", style="green", no_wrap=True, overflow="ellipsis", ratio=2)
-    table.add_column("Tokens", justify="right", no_wrap=True)
-    table.add_column("Title", no_wrap=True, overflow="ellipsis", ratio=4)
+    if is_wide:
+        table.add_column("Source", style="dim", no_wrap=True, max_width=10)
+        table.add_column("Tokens", justify="right", no_wrap=True)
+    table.add_column("Directory", style="green", no_wrap=True)
+    table.add_column("Title", no_wrap=True, overflow="ellipsis", ratio=1)
     for thread in page.items:
-        table.add_row(
-            Text(thread.id[:18]),
-            Text(render.age_of(_time_of(thread, sort))),
-            Text(render.source_of(thread)),
-            Text(render.directory_of(thread)),
-            Text(f"{thread.tokens_used:,}"),
-            Text(render.title_of(thread)),
-        )
-    Console(highlight=False).print(table)
+        cells = [thread.id[:_SHOWN_ID], render.age_of(_time_of(thread, sort))]
+        if is_wide:
+            cells += [render.source_of(thread), f"{thread.tokens_used:,}"]
+        cells += [render.directory_of(thread, console.width // 4), render.title_of(thread)]
+        table.add_row(*map(Text, cells))
+    console.print(table)
     if next_cursor:
         render.note(f"More: add --cursor '{next_cursor}'")

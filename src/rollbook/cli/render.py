@@ -73,6 +73,13 @@ def note(text: str) -> None:
     click.echo(text, err=True)
 
 
+def note_error(code: str, message: str, *, as_json: bool) -> None:
+    """Tell that something failed: one line, or one JSON object, on standard error."""
+    message = printable(message)
+    error = to_json({"error": {"code": code, "message": message}})
+    note(error if as_json else f"rollbook: {message}")
+
+
 def on_terminal() -> bool:
     """Say whether the answer goes to a person's terminal."""
     return sys.stdout.isatty()
@@ -93,13 +100,14 @@ def source_of(thread: ThreadMetadata) -> str:
     return "sub-agent"
 
 
-def directory_of(thread: ThreadMetadata) -> str:
-    """Shorten a directory for people: the user's own is ``~``."""
+def directory_of(thread: ThreadMetadata, width: int) -> str:
+    """Shorten a directory for people: the user's own is ``~``, and the end says most."""
     home = str(Path.home())
     cwd = thread.cwd
     if cwd == home or cwd.startswith(home + "/"):
         cwd = "~" + cwd.removeprefix(home)
-    return printable(cwd)
+    cwd = printable(cwd)
+    return cwd if len(cwd) <= width else "…" + cwd[1 - width :]
 
 
 def local_time(time: datetime | None) -> str:

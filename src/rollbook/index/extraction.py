@@ -142,13 +142,13 @@ class _Workers:
         to_worker, from_worker = cast(IO[bytes], process.stdin), cast(IO[bytes], process.stdout)
         for job in pending:
             task = WorkerTask(str(self._home), self._default_provider, job)
-            write_frame(to_worker, msgspec.msgpack.encode(task))
+            write_frame(to_worker, msgspec.json.encode(task))
         to_worker.flush()
         for _ in range(len(pending)):
             answer = read_frame(from_worker)
             if answer is None:
                 raise EOFError
-            result = msgspec.msgpack.decode(answer, type=Success | Failure)
+            result = msgspec.json.decode(answer, type=Success | Failure)
             self._done.put((pending.popleft(), result))
 
     def _start(self) -> "subprocess.Popen[bytes]":

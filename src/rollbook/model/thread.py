@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from rollbook.errors import InvalidThreadIdError
+from rollbook.model.times import whole_seconds
 
 DEFAULT_SANDBOX_POLICY = '{"type":"read-only"}'
 DEFAULT_APPROVAL_MODE = "on-request"
@@ -95,7 +96,9 @@ class ThreadMetadataBuilder(msgspec.Struct, frozen=True):
         """Make a fresh row: title empty, no tokens, no user event; absent provider: the default."""
         values = msgspec.structs.asdict(self)
         values["model_provider"] = self.model_provider or default_provider
-        values["updated_at"] = self.updated_at or self.created_at
+        values["created_at"] = whole_seconds(self.created_at)
+        values["updated_at"] = whole_seconds(self.updated_at or self.created_at)
+        values["archived_at"] = self.archived_at and whole_seconds(self.archived_at)
         return ThreadMetadata(**values)
 
 

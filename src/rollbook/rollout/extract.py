@@ -18,7 +18,7 @@ from rollbook.model.thread import (
     ThreadMetadataBuilder,
     parse_thread_id,
 )
-from rollbook.model.times import from_epoch, parse_time, whole_seconds
+from rollbook.model.times import from_epoch, parse_time
 from rollbook.rollout.fold import (
     FoldState,
     dynamic_tools_of,
@@ -262,9 +262,7 @@ def _builder(
             created_at = created_at or name.created_at
         created_at = created_at or parse_time(meta.timestamp)
         if created_at is not None:
-            return ThreadMetadataBuilder(
-                id=thread_id, rollout_path=path, created_at=whole_seconds(created_at)
-            )
+            return ThreadMetadataBuilder(thread_id, path, created_at)
     if name is None:
         raise RolloutError("has neither a session meta nor a name that says which thread it is")
-    return ThreadMetadataBuilder(id=name.thread_id, rollout_path=path, created_at=name.created_at)
+    return ThreadMetadataBuilder(name.thread_id, path, name.created_at)

@@ -16,6 +16,7 @@ from rollbook.rollout.injected import IMAGE_TITLE, cut_title, message_words, own
 from rollbook.rollout.lines import (
     RolloutItem,
     enumeration_text,
+    integer_of,
     is_turn_record,
     list_of,
     object_of,
@@ -132,9 +133,8 @@ def _session_meta(
         changes["git_sha"] = text_of(git, "commit_hash") or None
         changes["git_branch"] = text_of(git, "branch") or None
         changes["git_origin_url"] = text_of(git, "repository_url") or None
-    own_from = payload.get("subagent_history_start_ordinal")
-    own_from = own_from if isinstance(own_from, int) else 0
-    state = FoldState(state.title_is_tentative, max(own_from, state.own_from), has_meta=True)
+    own_from = max(integer_of(payload, "subagent_history_start_ordinal"), state.own_from)
+    state = FoldState(state.title_is_tentative, own_from, has_meta=True)
     return _replace(metadata, **changes), state
 
 
@@ -265,8 +265,7 @@ def _used(metadata: ThreadMetadata, state: FoldState, usage: Mapping[str, Any]) 
 
 def _count(usage: Mapping[str, Any], key: str) -> int:
     """A count as databases keep it: not negative (behaviour.md 42), below 2 to the 63."""
-    value = usage.get(key)
-    return min(max(value, 0), (1 << 63) - 1) if isinstance(value, int) else 0
+    return min(max(integer_of(usage, key), 0), (1 << 63) - 1)
 
 
 def _thread_name(metadata: ThreadMetadata, state: FoldState, payload: Mapping[str, Any]) -> _Folded:

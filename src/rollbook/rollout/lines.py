@@ -62,8 +62,7 @@ def decode_line(line: bytes | bytearray | memoryview) -> RolloutItem:
         record = _decoder.decode(line)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedLineError(str(error)) from error
-    ordinal = record.ordinal if isinstance(record.ordinal, int) else None
-    return RolloutItem(record.type, record.payload, record.timestamp, ordinal)
+    return RolloutItem(record.type, record.payload, record.timestamp, _integer(record.ordinal))
 
 
 def to_item(value: RolloutItem | Mapping[str, Any]) -> RolloutItem:
@@ -89,6 +88,15 @@ def list_of(payload: Mapping[str, Any], key: str) -> list[Any]:
     """The list under a key; empty where there is none or it is something else."""
     value = payload.get(key)
     return value if isinstance(value, list) else []
+
+
+def integer_of(payload: Mapping[str, Any], key: str) -> int:
+    """The integer under a key; 0 where there is none or it is something else."""
+    return _integer(payload.get(key)) or 0
+
+
+def _integer(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def enumeration_text(value: Any) -> str:
