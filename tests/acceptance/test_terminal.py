@@ -58,14 +58,22 @@ def hostile_home(home):
     return home
 
 
-def test_a_table_has_headings_and_colour_and_fits_its_width(sample):
-    text, code = on_terminal("list", "--home", sample, columns=100)
+@pytest.mark.parametrize(
+    ("columns", "headings", "title"),
+    [
+        (140, ("Thread", "Source", "Tokens", "Directory", "Title"), "Question typed in a terminal"),
+        (100, ("Thread", "Directory", "Title"), "Question typed in a terminal"),
+        (60, ("Thread", "Directory", "Title"), "Quest"),
+    ],
+)
+def test_a_table_has_headings_and_colour_and_fits_its_width(sample, columns, headings, title):
+    text, code = on_terminal("list", "--home", sample, columns=columns)
     assert code == 0
     assert COLOUR.search(text)
     lines = COLOUR.sub("", text).splitlines()
-    assert all(heading in lines[1] for heading in ("Thread", "Directory", "Tokens", "Title"))
-    assert max(map(len, lines[:-2])) <= 100
-    assert "Question typed in a terminal" in text
+    assert all(heading in lines[1] for heading in headings)
+    assert max(map(len, lines[:-2])) <= columns
+    assert title in text
 
 
 def test_a_page_tells_how_to_go_on(sample):

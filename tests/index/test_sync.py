@@ -348,3 +348,36 @@ def test_progress_reaches_the_end(corpus_home):
         state.sync(progress=seen.append)
     assert [step.files_done for step in seen] == list(range(1, 30))
     assert (seen[-1].files_total, seen[-1].bytes_done) == (29, seen[-1].bytes_total)
+
+
+def test_a_damaged_row_is_written_anew_by_a_read_and_by_a_rebuild(home, state, caplog):
+    write_rollout(home, ID, [session_meta(ID), user_message("Mended")])
+    state.sync()
+    for mend in (lambda: state.get_thread(ID), lambda: state.sync(rebuild=True)):
+        with state._engine.write() as tx:
+            tx.execute("UPDATE threads SET created_at = :x, title = 'x'", {"x": 2**60})
+        mend()
+        assert [thread.title for thread in state.list_threads(5).items] == ["Mended"]
+    assert ID in caplog.text
+
+
+def test_a_file_named_for_another_thread_counts_only_where_there_is_no_other(home, state):
+    stranger = str(uuid.uuid4())
+    lines = [session_meta(ID), user_message("A copy")]
+    copy = write_rollout(home, stranger, lines, time="2026-02-02T00-00-00")
+    state.sync()
+    assert [(t.id, t.title) for t in everything(state)] == [(ID, "A copy")]
+    write_rollout(home, ID, [session_meta(ID), user_message("The original")])
+    state.sync()
+    assert [(t.id, t.title) for t in everything(state)] == [(ID, "The original")]
+    copy.unlink()
+    state.sync()
+    assert [(t.id, t.title) for t in everything(state)] == [(ID, "The original")]
+
+
+def test_a_name_list_that_can_not_be_read_is_a_counted_failure(home, state):
+    write_rollout(home, ID, [session_meta(ID), user_message("Nameless")])
+    (home / "session_index.jsonl").mkdir()
+    stats = state.sync()
+    assert [failure.path for failure in stats.failures] == ["session_index.jsonl"]
+    assert state.get_thread(ID).title == "Nameless"

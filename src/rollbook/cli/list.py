@@ -13,7 +13,7 @@ from rollbook.model.paging import SortKey, ThreadsPage, format_cursor, parse_cur
 from rollbook.model.thread import ThreadMetadata
 from rollbook.runtime import StateRuntime
 
-_WIDE = 100  # columns of a terminal; narrower ones show what people look for first
+_WIDE = 120  # columns of a terminal; narrower ones show what people look for first
 _SHOWN_ID = 18  # time and some chance: as good as unambiguous
 _HEADINGS = {
     SortKey.RECENCY_AT: "Last turn",

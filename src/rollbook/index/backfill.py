@@ -12,6 +12,7 @@ from collections import Counter
 from contextlib import closing
 from pathlib import Path, PurePosixPath
 
+from rollbook.errors import RolloutError
 from rollbook.index.extraction import Failure, Job, Result, run_all
 from rollbook.index.indexer import Indexer
 from rollbook.model.outcome import BackfillStats, ProgressCallback, RolloutFailure, SyncProgress
@@ -175,9 +176,8 @@ class Backfill:
     def _read_names(self) -> dict[str, str]:
         try:
             return read_names(self._home)
-        except OSError as error:
-            message = f"can't be read: {error.strerror}"
-            self._failures.append(RolloutFailure(SESSION_INDEX, message))
+        except RolloutError as error:
+            self._failures.append(RolloutFailure(SESSION_INDEX, error.message))
             return {}
 
     def _count(self, job: Job, result: Result) -> None:

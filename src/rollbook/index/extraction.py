@@ -120,11 +120,17 @@ class _Workers:
     def _feed(self) -> None:
         pending: deque[Job] = deque()
         while self._take(pending):
-            process = self._start()
+            try:
+                process = self._start()
+            except OSError:  # there are no more processes to be had: read here
+                while pending:
+                    job = pending.popleft()
+                    self._done.put((job, run(self._home, self._default_provider, job)))
+                continue
             try:
                 while self._take(pending):
                     self._exchange(process, pending)
-            except (OSError, EOFError):
+            except (OSError, EOFError, msgspec.MsgspecError):
                 if pending:  # the job that it was at when it died
                     self._done.put((pending.popleft(), Failure("the reading process died", True)))
             finally:

@@ -1,11 +1,12 @@
 """One rollout into the database, whether a whole sync, a read that missed, or a watcher asks."""
 
+import logging
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 import msgspec
 
-from rollbook.errors import RolloutError
+from rollbook.errors import DatabaseDamagedError, RolloutError
 from rollbook.index.extraction import Job, Result, Success, run
 from rollbook.model.thread import ThreadMetadata
 from rollbook.rollout.extract import Extraction, FoldPoint, extract_segments
@@ -21,6 +22,7 @@ from rollbook.store.engine import Engine, Transaction
 from rollbook.store.files import FileRow
 
 _MAX_ATTEMPTS = 3
+_log = logging.getLogger(__name__)
 
 
 class Indexer:
@@ -57,10 +59,13 @@ class Indexer:
             or known.compressed
         ):
             return Job(file)
-        metadata = threads.get(tx, str(self._home), known.thread_id)
+        metadata = self._current(tx, known.thread_id)
         if metadata is None:
             return Job(file)
-        state = msgspec.json.decode(known.fold_state, type=FoldState)
+        try:
+            state = msgspec.json.decode(known.fold_state, type=FoldState)
+        except msgspec.MsgspecError:  # of another release, or damaged: the rollout has it all
+            return Job(file)
         return Job(file, (metadata, FoldPoint(known.bytes_folded, known.digest, state)))
 
     def index(self, paths: Iterable[str]) -> None:
@@ -93,7 +98,7 @@ class Indexer:
         files.upsert(tx, msgspec.structs.replace(old, path=file.path))
         if old.thread_id is None:
             return
-        metadata = threads.get(tx, str(self._home), old.thread_id)
+        metadata = self._current(tx, old.thread_id)
         if metadata is not None:
             self._put(tx, metadata, file.path)
 
@@ -102,14 +107,17 @@ class Indexer:
         with self._engine.read() as tx:
             rows = files.of_thread(tx, thread_id)
         on_disk = [stat_rollout(self._home, row.path) for row in rows if row.error is None]
-        chosen = choose_files([file for file in on_disk if file is not None])
+        chosen = choose_files(thread_id, [file for file in on_disk if file is not None])
         if not chosen:
             return
         try:
             extraction = extract_segments(self._home, chosen, self._default_provider)
-        except RolloutError:
-            return  # counted where the file itself was read
+        except RolloutError as error:
+            _log.warning("thread %s was left as it is: a file of it %s", thread_id, error)
+            return
         with self._engine.write() as tx:
+            if self._rebuild:
+                threads.delete(tx, thread_id)
             self._put(tx, extraction.outcome.metadata, chosen[-1].path)
             tools.put_first(tx, thread_id, extraction.outcome.dynamic_tools)
 
@@ -125,7 +133,7 @@ class Indexer:
     def _is_outdated(self, tx: Transaction, job: Job, extraction: Extraction, attempt: int) -> bool:
         """Say whether somebody has written the thread since the rollout was looked at."""
         metadata = extraction.outcome.metadata
-        current = threads.get(tx, str(self._home), metadata.id)
+        current = self._current(tx, metadata.id)
         if extraction.resumed:
             return job.resume is None or current != job.resume[0]
         # Later than the file also is a row from before the file was given an older time: that
@@ -148,9 +156,17 @@ class Indexer:
             tools.put_first(tx, metadata.id, extraction.outcome.dynamic_tools)
         return has_others
 
+    def _current(self, tx: Transaction, thread_id: str) -> ThreadMetadata | None:
+        """Read a row; one with impossible values counts as none, as it is written anew."""
+        try:
+            return threads.get(tx, str(self._home), thread_id)
+        except DatabaseDamagedError as error:
+            _log.warning("indexed again: %s", error.message)
+            return None
+
     def _put(self, tx: Transaction, metadata: ThreadMetadata, path: str) -> None:
         """Write a row with what only the place of its file and the name list say."""
-        current = threads.get(tx, str(self._home), metadata.id)
+        current = self._current(tx, metadata.id)
         archived_at = None
         if is_archived_path(path):
             archived_at = (current and current.archived_at) or metadata.updated_at
@@ -166,27 +182,25 @@ class Indexer:
         )
 
 
-def choose_files(candidates: list[RolloutFile]) -> list[RolloutFile]:
+def choose_files(thread_id: str, candidates: list[RolloutFile]) -> list[RolloutFile]:
     """Choose and order the files that make a thread: the first one, then its later segments.
 
-    Of copies with the same name the archived one counts (behaviour.md 118), else the newest.
+    Of copies with the same name the archived one counts (behaviour.md 118), else the newest.  A
+    file whose name says that it is another thread's counts only where there is no other.
     """
     by_name: dict[str, RolloutFile] = {}
     for file in sorted(candidates, key=lambda file: (is_archived_path(file.path), file.mtime_ns)):
         by_name[PurePosixPath(file.path).name] = file
-    unnamed: list[RolloutFile] = []
-    first: list[tuple[object, RolloutFile]] = []
-    segments = []
+    heads, segments, others = [], [], []
     for name, file in sorted(by_name.items()):
         parsed = parse_rollout_name(name)
-        if parsed is None:
-            unnamed.append(file)
+        if parsed is None or parsed.thread_id != thread_id:
+            others.append(file)
         elif parsed.segment:
             segments.append(file)
         else:
-            first.append((parsed, file))
-    heads = [file for _, file in first] or ([] if segments else unnamed)
-    return heads[-1:] + segments
+            heads.append(file)
+    return heads[-1:] + segments or others[-1:]
 
 
 def _read_row(file: RolloutFile, extraction: Extraction, before: FileRow | None) -> FileRow:

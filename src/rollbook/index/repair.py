@@ -1,8 +1,9 @@
 """Reads by id that the database can't answer, answered from disk and stored for the next time."""
 
+import logging
 from pathlib import Path, PurePosixPath
 
-from rollbook.errors import RolloutError
+from rollbook.errors import DatabaseDamagedError, RolloutError
 from rollbook.index.indexer import Indexer
 from rollbook.model.thread import DynamicToolSpec, ThreadMetadata
 from rollbook.rollout.extract import read_dynamic_tools, read_thread_id
@@ -17,6 +18,8 @@ from rollbook.rollout.session_index import read_names
 from rollbook.store import threads, tools
 from rollbook.store.engine import Engine
 
+_log = logging.getLogger(__name__)
+
 
 def get_thread(
     engine: Engine, home: Path, default_provider: str, thread_id: str
@@ -24,22 +27,26 @@ def get_thread(
     """Read a thread from the database; from disk where the row is missing or points astray.
 
     A row whose rollout is nowhere to be found is given as it is; None where there is neither.
+    Errors: DatabaseDamagedError for a row with impossible values that no rollout can mend.
     """
-    with engine.read() as tx:
-        metadata = threads.get(tx, str(home), thread_id)
+    try:
+        metadata = _stored(engine, home, thread_id)
+    except DatabaseDamagedError:
+        if not index_thread(engine, home, default_provider, thread_id):
+            raise
+        return _stored(engine, home, thread_id)
     if metadata is not None and _carries(home, metadata):
         return metadata
     if not index_thread(engine, home, default_provider, thread_id):
         return metadata
-    with engine.read() as tx:
-        return threads.get(tx, str(home), thread_id)
+    return _stored(engine, home, thread_id)
 
 
 def index_thread(engine: Engine, home: Path, default_provider: str, thread_id: str) -> bool:
     """Find a thread's rollouts on disk by name and index them; says whether there are any."""
     paths = find_rollouts(home, thread_id)
     if paths:
-        Indexer(engine, home, default_provider, read_names(home)).index(paths)
+        Indexer(engine, home, default_provider, _names(home)).index(paths)
     return bool(paths)
 
 
@@ -69,6 +76,19 @@ def rollout_exists(metadata: ThreadMetadata) -> bool:
     """Say whether the file of a thread is on disk, plain or compressed."""
     path = Path(metadata.rollout_path)
     return locate(path.parent, path.name) is not None
+
+
+def _stored(engine: Engine, home: Path, thread_id: str) -> ThreadMetadata | None:
+    with engine.read() as tx:
+        return threads.get(tx, str(home), thread_id)
+
+
+def _names(home: Path) -> dict[str, str]:
+    try:
+        return read_names(home)
+    except RolloutError as error:  # a sync counts it; a thread can be read without its name
+        _log.warning("the names of the threads in %s %s", home, error.message)
+        return {}
 
 
 def _tools_on_disk(home: Path, metadata: ThreadMetadata) -> tuple[DynamicToolSpec, ...]:

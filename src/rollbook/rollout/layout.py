@@ -4,6 +4,7 @@ A *rollout path* is relative to the home, with forward slashes, and ends in ``.j
 the file on disk is the compressed one (``.jsonl.zst``), as in Codex.
 """
 
+import logging
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -26,6 +27,7 @@ SUFFIX = ".jsonl"
 COMPRESSED_SUFFIX = ".jsonl.zst"
 _TIME_LENGTH = len("2026-01-27T12-34-56")
 _ID_LENGTH = 36
+_log = logging.getLogger(__name__)
 _MAX_INTEGER = (1 << 63) - 1  # databases have no larger ones
 
 
@@ -149,12 +151,16 @@ def find_rollouts(home: Path, thread_id: str) -> list[str]:
     """
     found: set[str] = set()
     for root in ROOTS:
-        for entry, path in _entries(home, root, lambda _: None):
+        for entry, path in _entries(home, root, _log_failure):
             if thread_id in entry.name.lower() and _is_regular_rollout(entry):
                 name = parse_rollout_name(entry.name)
                 if name and name.thread_id == thread_id:
                     found.add(plain_name(path))
     return sorted(found, key=lambda path: (is_archived_path(path), path))
+
+
+def _log_failure(failure: RolloutFailure) -> None:
+    _log.info("passed over while looking for a thread: %s %s", failure.path, failure.message)
 
 
 class HomeListing(msgspec.Struct):

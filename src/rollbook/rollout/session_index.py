@@ -4,7 +4,7 @@ from pathlib import Path
 
 import msgspec
 
-from rollbook.errors import InvalidThreadIdError
+from rollbook.errors import InvalidThreadIdError, RolloutError
 from rollbook.model.thread import clean_text, parse_thread_id
 from rollbook.rollout.layout import SESSION_INDEX
 
@@ -21,13 +21,15 @@ def read_names(home: Path) -> dict[str, str]:
     """Read the name of each thread that has one: the last entry of an id wins.
 
     Entries that can't be read are skipped, a blank name takes the name away.  Empty where there is
-    no such file.  Errors: OSError where it is there and can't be read.
+    no such file.  Errors: RolloutError where it is there and can't be read.
     """
     names: dict[str, str] = {}
     try:
         content = (home / SESSION_INDEX).read_bytes()
     except FileNotFoundError:
         return names
+    except OSError as error:
+        raise RolloutError(f"can't be read: {error.strerror}") from error
     for line in content.splitlines():
         try:
             entry = _decoder.decode(line)
