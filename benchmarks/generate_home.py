@@ -117,7 +117,7 @@ class Thread:
             first = False
 
     def _head(self) -> Iterator[bytes]:
-        meta = {
+        meta: dict[str, Any] = {
             "id": self.id,
             "timestamp": stamp(self.now),
             "cwd": self._cwd,

@@ -264,3 +264,12 @@ def test_json_is_one_document_that_a_terminal_can_show(run, home):
     done = run("list", "--home", home, "--json")
     assert json.loads(done.out)["items"][0]["title"] == hostile
     assert not {"\x1b", "\x07", "\x9b", "\u202e", "\x7f"} & set(done.out)
+
+
+def test_a_terminal_without_unicode_is_no_obstacle(run, sample):
+    more = {"PYTHONIOENCODING": "latin-1"}
+    done = run("show", "--home", sample, NAMED, **more)
+    assert (done.code, "Release \\u2728 planning" in done.out) == (0, True)
+    assert (
+        run("show", "--home", sample, NAMED, "--json", **more).json["name"] == "Release ✨ planning"
+    )

@@ -1,5 +1,6 @@
 """The command ``rollbook``: its commands, and what becomes of an error."""
 
+import io
 import sys
 
 import click
@@ -64,6 +65,9 @@ for command in (
 
 def main() -> None:
     """Run the command line and end the process with the exit code that the outcome has."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # whatever the terminal's encoding lacks
+            stream.reconfigure(errors="backslashreplace")
     try:
         cli.main(prog_name="rollbook", standalone_mode=False)
     except RollbookError as error:

@@ -54,7 +54,7 @@ def _move_all(
                 render.note_error(error.code, str(error), as_json=settings.as_json)
                 exit_code = exit_code or error.exit_code
     if settings.as_json:
-        render.echo(render.to_json([render.thread_object(thread) for thread in moved]))
+        render.echo_json([render.thread_object(thread) for thread in moved])
     else:
         for thread in moved:
             render.echo(f"{thread.id} is {done}: {render.printable(thread.rollout_path)}")

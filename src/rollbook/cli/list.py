@@ -80,7 +80,7 @@ def list_command(
     next_cursor = format_cursor(page.next_anchor) if page.next_anchor else None
     if settings.as_json:
         items = [render.thread_object(thread) for thread in page.items]
-        render.echo(render.to_json({"items": items, "next_cursor": next_cursor}))
+        render.echo_json({"items": items, "next_cursor": next_cursor})
     elif render.on_terminal():
         _show_table(page, SortKey(sort), next_cursor)
     else:

@@ -58,7 +58,12 @@ def tool_object(tool: DynamicToolSpec) -> dict[str, Any]:
     return value
 
 
-def echo(text: str) -> None:
+def echo_json(value: Any) -> None:
+    """Write one JSON document to standard output, in UTF-8 whatever the terminal's encoding."""
+    echo(to_json(value).encode())
+
+
+def echo(text: str | bytes) -> None:
     """Write a line of an answer to standard output; ends the process if nobody reads on."""
     try:
         click.echo(text)

@@ -29,7 +29,7 @@ def show_command(settings: Settings, *, thread_id: str) -> None:
         value = render.thread_object(thread)
         value["dynamic_tools"] = [render.tool_object(tool) for tool in tools]
         value["rollout_exists"] = exists
-        render.echo(render.to_json(value))
+        render.echo_json(value)
     else:
         _show(thread, tools, exists=exists)
 
@@ -43,7 +43,7 @@ def tools_command(settings: Settings, *, thread_id: str) -> None:
         thread = find_thread(state, thread_id)
         tools = state.get_dynamic_tools(thread.id) or []
     if settings.as_json:
-        render.echo(render.to_json([render.tool_object(tool) for tool in tools]))
+        render.echo_json([render.tool_object(tool) for tool in tools])
     elif not tools:
         render.note("This thread has no dynamic tools.")
     for tool in [] if settings.as_json else tools:
@@ -71,7 +71,10 @@ def path_command(settings: Settings, *, thread_id: str) -> None:
     path = Path(thread.rollout_path)
     if not path.exists():
         path = path.with_name(path.name + ".zst")
-    render.echo(render.to_json({"path": str(path)}) if settings.as_json else str(path))
+    if settings.as_json:
+        render.echo_json({"path": str(path)})
+    else:
+        render.echo(str(path))
 
 
 def find_thread(state: StateRuntime, text: str) -> ThreadMetadata:

@@ -34,7 +34,7 @@ def sync_command(settings: Settings, *, jobs: int | None, rebuild: bool) -> None
         if settings.as_json:
             counts = msgspec.structs.asdict(stats)
             del counts["failures"]
-            render.echo(render.to_json(counts))
+            render.echo_json(counts)
         else:
             render.echo(_summary(state, stats))
     if stats.failed:

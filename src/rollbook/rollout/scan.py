@@ -79,7 +79,7 @@ class Scan:
     def _whole_lines(self, data: bytes) -> Generator[RolloutItem, None, bytes]:
         """Take the lines that are whole; returns the beginning of the one that isn't."""
         start = 0
-        clean = data.isascii() and b"\0" not in data
+        clean = _is_clean(data[: data.rfind(b"\n") + 1])
         while (end := data.find(b"\n", start)) >= 0:
             head = _SKIPPABLE.match(data, start, end)
             if head and _looks_whole(data, start, end, clean):
@@ -203,11 +203,11 @@ def _looks_whole(data: bytes, start: int, end: int, clean: bool) -> bool:
     return clean or _is_clean(data[start:end])
 
 
-def _is_clean(line: bytes) -> bool:
-    if b"\0" in line:
+def _is_clean(data: bytes) -> bool:
+    if b"\0" in data:
         return False
     try:
-        line.decode()
+        data.decode()
     except UnicodeDecodeError:
         return False
     return True
