@@ -6,7 +6,7 @@ a write that has begun runs to its end in its thread, so that it happens whole o
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import partial
@@ -32,29 +32,28 @@ class AsyncStateRuntime:
         self._executor = executor
 
     @classmethod
-    async def open(
+    def open(
         cls,
         home: str | os.PathLike[str] | None = None,
         *,
         default_provider: str = "openai",
         database: str | os.PathLike[str] | None = None,
         backfill: bool = True,
-    ) -> Self:
-        """See :meth:`rollbook.StateRuntime.open`."""
-        executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="rollbook")
-        opening = partial(
-            StateRuntime.open,
-            home,
-            default_provider=default_provider,
-            database=database,
-            backfill=backfill,
+    ) -> "Opening":
+        """See :meth:`rollbook.StateRuntime.open`.
+
+        ``async with AsyncStateRuntime.open() as state`` closes it at the end,
+        ``state = await AsyncStateRuntime.open()`` leaves that to the caller.
+        """
+        return Opening(
+            partial(
+                StateRuntime.open,
+                home,
+                default_provider=default_provider,
+                database=database,
+                backfill=backfill,
+            )
         )
-        try:
-            runtime = await asyncio.get_running_loop().run_in_executor(executor, opening)
-        except BaseException:
-            executor.shutdown(wait=False)
-            raise
-        return cls(runtime, executor)
 
     async def __aenter__(self) -> Self:
         return self
@@ -214,3 +213,36 @@ class AsyncStateRuntime:
     ) -> _Result:
         call = partial(operation, *arguments, **options)
         return await asyncio.get_running_loop().run_in_executor(self._executor, call)
+
+
+class Opening:
+    """A state that is about to be opened: await it, or enter it with ``async with``."""
+
+    def __init__(self, opening: Callable[[], StateRuntime]) -> None:
+        self._opening = opening
+        self._state: AsyncStateRuntime | None = None
+
+    def __await__(self) -> Generator[Any, None, AsyncStateRuntime]:
+        return self._open().__await__()
+
+    async def _open(self) -> AsyncStateRuntime:
+        executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="rollbook")
+        try:
+            runtime = await asyncio.get_running_loop().run_in_executor(executor, self._opening)
+        except BaseException:
+            executor.shutdown(wait=False)
+            raise
+        return AsyncStateRuntime(runtime, executor)
+
+    async def __aenter__(self) -> AsyncStateRuntime:
+        self._state = await self
+        return self._state
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._state is not None:
+            await self._state.close()

@@ -83,9 +83,14 @@ class ThreadNotFoundError(RollbookError):
 
 
 class RolloutError(RollbookError):
-    """One rollout can't be read, or can't be moved."""
+    """One file of a home can't be read or moved: ``path`` says which, ``reason`` why."""
 
     code = "rollout"
+
+    def __init__(self, reason: str, *, path: str = "", hint: str = "") -> None:
+        super().__init__(f"{path} {reason}".strip(), hint=hint)
+        self.path = path
+        self.reason = reason
 
 
 class DatabaseError(RollbookError):

@@ -142,7 +142,11 @@ def test_an_archived_rollout_is_not_replaced(run, filled):
     (filled / "archived_sessions").mkdir()
     (filled / "archived_sessions" / active.name).write_bytes(b"precious\n")
     assert_refused(
-        run, ["archive", "--home", ".", ID], 1, ["exists already", "was not moved"], cwd=filled
+        run,
+        ["archive", "--home", ".", ID],
+        1,
+        ["exists already", "was not moved", f"{ID}.jsonl"],
+        cwd=filled,
     )
 
 

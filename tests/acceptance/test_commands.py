@@ -254,6 +254,12 @@ def test_help_teaches_and_the_docs_know_every_option(run, command):
     assert {o for o in options if o not in docs} <= {"--help", "--version"}
 
 
+def test_without_a_command_the_help_is_shown(run):
+    done = run()
+    assert (done.code, done.err) == (0, "")
+    assert done.out == run("--help").out
+
+
 def test_the_version_is_that_of_the_package(run):
     assert run("--version").out == "rollbook, version 0.1.0\n"
 

@@ -14,7 +14,11 @@ class Blocking:
 
     def __init__(self, home) -> None:
         self._runner = asyncio.Runner()
-        self._state = self._runner.run(AsyncStateRuntime.open(home, backfill=False))
+        self._state = self._runner.run(self._open(home))
+
+    @staticmethod
+    async def _open(home) -> AsyncStateRuntime:
+        return await AsyncStateRuntime.open(home, backfill=False)
 
     def __getattr__(self, name: str):
         value = getattr(self._state, name)

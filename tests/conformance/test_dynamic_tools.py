@@ -6,7 +6,7 @@ import apsw
 import pytest
 
 from rollbook import DynamicToolSpec, ThreadMetadataBuilder
-from rollbook.errors import ThreadNotFoundError
+from rollbook.errors import RolloutError, ThreadNotFoundError
 from rollbook.rollout.lines import decode_line
 from rollbook.testing import DEFAULT_TIME, make_thread, session_meta, user_message, write_rollout
 
@@ -111,3 +111,11 @@ def test_a_fork_does_not_get_the_tools_of_its_source_from_copied_history(runtime
     theirs = session_meta("99999999-9999-4999-8999-999999999999", dynamic_tools=RECORDED)
     write_rollout(home, ID, [session_meta(ID), theirs, user_message("Hi")])
     assert runtime.get_dynamic_tools(ID) is None
+
+
+def test_a_rollout_that_can_not_be_read_is_named(runtime, home):
+    path = write_rollout(home, ID, [session_meta(ID), user_message("Hi")])
+    runtime.get_thread(ID)
+    path.rename(path.with_name(path.name + ".zst"))
+    with pytest.raises(RolloutError, match=rf"{ID}\.jsonl can't be read"):
+        runtime.get_dynamic_tools(ID)

@@ -17,7 +17,10 @@ from rollbook.errors import RollbookError, UsageError
 _INTERRUPTED = 130
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    invoke_without_command=True,
+)
 @click.version_option(package_name="rollbook")
 @add_options
 @click.pass_context
@@ -33,9 +36,11 @@ def cli(context: click.Context, home: str | None, database: str | None, as_json:
     Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 busy, 5 damaged.
     """
     context.obj = Settings(home, database, as_json)
+    if context.invoked_subcommand is None:
+        render.echo(context.get_help())
 
 
-@click.command("completion")
+@click.command("completion", short_help="Print the completion script of a shell.")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion_command(shell: str) -> None:
     """Print the completion script of a shell.

@@ -17,7 +17,7 @@ _ids_argument = click.argument(
 )
 
 
-@click.command("archive")
+@click.command("archive", short_help="Move threads into the archive.")
 @_ids_argument
 @common_options
 def archive_command(settings: Settings, *, thread_ids: tuple[str, ...]) -> None:
@@ -28,7 +28,7 @@ def archive_command(settings: Settings, *, thread_ids: tuple[str, ...]) -> None:
     _move_all(settings, thread_ids, StateRuntime.archive_thread, "archived")
 
 
-@click.command("unarchive")
+@click.command("unarchive", short_help="Bring archived threads back.")
 @_ids_argument
 @common_options
 def unarchive_command(settings: Settings, *, thread_ids: tuple[str, ...]) -> None:

@@ -22,7 +22,7 @@ _HEADINGS = {
 }
 
 
-@click.command("list")
+@click.command("list", short_help="List threads, newest first.")
 @click.option(
     "--sort",
     type=click.Choice([key.value for key in SortKey]),

@@ -13,7 +13,7 @@ from rollbook.runtime import StateRuntime
 _thread_argument = click.argument("thread_id", metavar="ID", shell_complete=complete_thread_id)
 
 
-@click.command("show")
+@click.command("show", short_help="Show all that is known of a thread.")
 @_thread_argument
 @common_options
 def show_command(settings: Settings, *, thread_id: str) -> None:
@@ -34,7 +34,7 @@ def show_command(settings: Settings, *, thread_id: str) -> None:
         _show(thread, tools, exists=exists)
 
 
-@click.command("tools")
+@click.command("tools", short_help="List the dynamic tools of a thread.")
 @_thread_argument
 @common_options
 def tools_command(settings: Settings, *, thread_id: str) -> None:
@@ -52,7 +52,7 @@ def tools_command(settings: Settings, *, thread_id: str) -> None:
         render.echo("    " + render.to_json(tool.input_schema))
 
 
-@click.command("path")
+@click.command("path", short_help="Print where a thread's rollout is on disk.")
 @_thread_argument
 @common_options
 def path_command(settings: Settings, *, thread_id: str) -> None:

@@ -17,7 +17,7 @@ from rollbook.runtime import StateRuntime
 _SHOWN_FAILURES = 20
 
 
-@click.command("sync")
+@click.command("sync", short_help="Bring the index up to date with the rollouts.")
 @click.option(
     "--jobs", type=int, help="Reading processes.  [default: one for each core, at most 4]"
 )

@@ -88,12 +88,13 @@ def _renamed(home: Path, path: str, target: str, *, touch: bool) -> Iterator[Non
     """Rename a rollout for good, or take it back when the block fails."""
     source_file = locate(home, path)
     if source_file is None:
-        raise RolloutError(f"{path} is gone", hint="run `rollbook sync`")
+        raise RolloutError("is gone", path=path, hint="run `rollbook sync`")
     suffix = source_file.name.removeprefix(Path(path).name)
     target_file = home / (target + suffix)
     if locate(home, target) is not None:
         raise RolloutError(
-            f"{target} exists already, so {path} was not moved",
+            f"was not moved, as {target} exists already",
+            path=path,
             hint="compare the two files and move one of them away",
         )
     status = source_file.stat()
@@ -101,7 +102,7 @@ def _renamed(home: Path, path: str, target: str, *, touch: bool) -> Iterator[Non
         target_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.rename(source_file, target_file)
     except OSError as error:
-        raise RolloutError(f"{path} can't be moved to {target}: {error.strerror}") from error
+        raise RolloutError(f"can't be moved to {target}: {error.strerror}", path=path) from error
     try:
         if touch:
             os.utime(target_file)
@@ -115,7 +116,7 @@ def _renamed(home: Path, path: str, target: str, *, touch: bool) -> Iterator[Non
 def _required_unarchived_path(path: str) -> str:
     target = unarchived_path(path)
     if target is None:
-        raise RolloutError(f"{path} has no date in its name, so it has no place below sessions/")
+        raise RolloutError("has no date in its name, so it has no place below sessions/", path=path)
     return target
 
 

@@ -18,7 +18,6 @@ from rollbook.index.indexer import Indexer
 from rollbook.model.outcome import BackfillStats, ProgressCallback, RolloutFailure, SyncProgress
 from rollbook.rollout.layout import (
     ROOTS,
-    SESSION_INDEX,
     HomeListing,
     RolloutFile,
     list_rollouts,
@@ -177,7 +176,7 @@ class Backfill:
         try:
             return read_names(self._home)
         except RolloutError as error:
-            self._failures.append(RolloutFailure(SESSION_INDEX, error.message))
+            self._failures.append(RolloutFailure(error.path, error.reason))
             return {}
 
     def _count(self, job: Job, result: Result) -> None:

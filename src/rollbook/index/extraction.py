@@ -62,7 +62,7 @@ def run(home: Path, default_provider: str, job: Job) -> Result:
     try:
         return Success(extract(home, job.file, default_provider, job.resume))
     except RolloutError as error:
-        return Failure(error.message, passing=isinstance(error.__cause__, OSError))
+        return Failure(error.reason, passing=isinstance(error.__cause__, OSError))
 
 
 def run_all(

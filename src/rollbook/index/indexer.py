@@ -113,7 +113,7 @@ class Indexer:
         try:
             extraction = extract_segments(self._home, chosen, self._default_provider)
         except RolloutError as error:
-            _log.warning("thread %s was left as it is: a file of it %s", thread_id, error)
+            _log.warning("thread %s was left as it is: %s", thread_id, error)
             return
         with self._engine.write() as tx:
             if self._rebuild:

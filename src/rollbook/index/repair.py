@@ -87,7 +87,7 @@ def _names(home: Path) -> dict[str, str]:
     try:
         return read_names(home)
     except RolloutError as error:  # a sync counts it; a thread can be read without its name
-        _log.warning("the names of the threads in %s %s", home, error.message)
+        _log.warning("threads of %s have no names: %s", home, error.message)
         return {}
 
 

@@ -142,7 +142,7 @@ def _reading(home: Path, file: RolloutFile) -> Iterator[BinaryIO]:
                 yield stream
     except errors as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise RolloutError(f"can't be read: {reason}") from error
+        raise RolloutError(f"can't be read: {reason}", path=file.path) from error
 
 
 def _zstd() -> Any:
@@ -178,8 +178,13 @@ def _fold_all(home: Path, stream: BinaryIO, file: RolloutFile, default_provider:
     name = parse_rollout_name(PurePosixPath(file.path).name)
     early = _up_to_meta(scan, items, name)
     if not scan.records and not (name and scan.unfinished.startswith(b"{")):
-        raise RolloutError("is empty" if not file.size else "holds no readable record")
-    metadata = _builder(str(home / file.path), early, name).build(default_provider)
+        reason = "holds no readable record" if file.size else "is empty"
+        raise RolloutError(reason, path=file.path)
+    builder = _builder(str(home / file.path), early, name)
+    if builder is None:
+        reason = "has neither a session meta nor a name that says which thread it is"
+        raise RolloutError(reason, path=file.path)
+    metadata = builder.build(default_provider)
     return _fold_items(scan, chain(early, items), stream, file, default_provider, metadata)
 
 
@@ -252,8 +257,11 @@ def _has_valid_id(item: RolloutItem) -> bool:
 
 def _builder(
     path: str, early: list[RolloutItem], name: RolloutName | None
-) -> ThreadMetadataBuilder:
-    """Begin a thread from its session meta, else from the file name (behaviour.md 37)."""
+) -> ThreadMetadataBuilder | None:
+    """Begin a thread from its session meta, else from the file name; None where neither will do.
+
+    Source: behaviour.md 37.
+    """
     meta = early[-1] if early and early[-1].type == "session_meta" else None
     if meta is not None and _has_valid_id(meta):
         thread_id = parse_thread_id(text_of(meta.payload, "id"))
@@ -263,6 +271,4 @@ def _builder(
         created_at = created_at or parse_time(meta.timestamp)
         if created_at is not None:
             return ThreadMetadataBuilder(thread_id, path, created_at)
-    if name is None:
-        raise RolloutError("has neither a session meta nor a name that says which thread it is")
-    return ThreadMetadataBuilder(name.thread_id, path, name.created_at)
+    return ThreadMetadataBuilder(name.thread_id, path, name.created_at) if name else None

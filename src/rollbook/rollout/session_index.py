@@ -29,7 +29,7 @@ def read_names(home: Path) -> dict[str, str]:
     except FileNotFoundError:
         return names
     except OSError as error:
-        raise RolloutError(f"can't be read: {error.strerror}") from error
+        raise RolloutError(f"can't be read: {error.strerror}", path=SESSION_INDEX) from error
     for line in content.splitlines():
         try:
             entry = _decoder.decode(line)
