@@ -30,7 +30,7 @@ class Done:
 
 
 def environment(**more: str) -> dict[str, str]:
-    return {"PATH": os.environ["PATH"], "HOME": os.environ["HOME"], "TZ": "UTC", **more}
+    return {"PATH": os.environ["PATH"], "HOME": os.environ["HOME"], "TZ": "UTC"} | more
 
 
 @pytest.fixture

@@ -279,3 +279,12 @@ def test_a_terminal_without_unicode_is_no_obstacle(run, sample):
     assert (
         run("show", "--home", sample, NAMED, "--json", **more).json["name"] == "Release ✨ planning"
     )
+
+
+@pytest.mark.parametrize("time", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"])
+@pytest.mark.parametrize("zone", ["Pacific/Kiritimati", "America/Los_Angeles"])
+def test_times_at_the_ends_of_the_calendar_are_shown(run, home, time, zone):
+    write_rollout(home, TOOLS, [session_meta(TOOLS, timestamp=time), user_message("When?")])
+    done = run("show", "--home", home, TOOLS, TZ=zone)
+    assert (done.code, time[:4] in done.out) == (0, True)
+    assert run("list", "--home", home, "--sort", "created", TZ=zone).out.split("\t")[1] == time

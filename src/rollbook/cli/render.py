@@ -117,7 +117,7 @@ def directory_of(thread: ThreadMetadata, width: int) -> str:
 
 def local_time(time: datetime | None) -> str:
     """Write a time for people, in their own time zone."""
-    return "" if time is None else time.astimezone().strftime("%Y-%m-%d %H:%M")
+    return "" if time is None else _local(time).isoformat(" ", "minutes")[:16]
 
 
 def age_of(time: datetime | None, now: datetime | None = None) -> str:
@@ -128,7 +128,14 @@ def age_of(time: datetime | None, now: datetime | None = None) -> str:
     for limit, length, unit in _AGES:
         if 0 <= seconds < limit:
             return f"{seconds // length} {unit} ago"
-    return time.astimezone().strftime("%Y-%m-%d")
+    return _local(time).date().isoformat()
+
+
+def _local(time: datetime) -> datetime:
+    try:
+        return time.astimezone()
+    except OverflowError:  # at the very ends of the calendar
+        return time
 
 
 def plain_row(thread: ThreadMetadata, time: datetime | None) -> str:
