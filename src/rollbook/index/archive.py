@@ -32,8 +32,7 @@ def archive(engine: Engine, home: Path, metadata: ThreadMetadata, now: datetime)
     Errors: ThreadNotFoundError where no rollout of it is among the active ones, RolloutError where
     a file can't be moved or one of that name is in the archive already.
     """
-    paths = [path for path in find_rollouts(home, metadata.id) if not is_archived_path(path)]
-    return _move(engine, home, metadata, paths, archived_path, archived_at=now)
+    return _move(engine, home, metadata, archived_path, archived_at=now)
 
 
 def unarchive(engine: Engine, home: Path, metadata: ThreadMetadata) -> ThreadMetadata:
@@ -41,27 +40,27 @@ def unarchive(engine: Engine, home: Path, metadata: ThreadMetadata) -> ThreadMet
 
     Their mtime becomes now.  Errors: as :func:`archive`, with the places exchanged.
     """
-    paths = [path for path in find_rollouts(home, metadata.id) if is_archived_path(path)]
-    return _move(engine, home, metadata, paths, _required_unarchived_path, archived_at=None)
+    return _move(engine, home, metadata, _required_unarchived_path, archived_at=None)
 
 
 def _move(
     engine: Engine,
     home: Path,
     metadata: ThreadMetadata,
-    paths: list[str],
     target_of: Callable[[str], str],
     archived_at: datetime | None,
 ) -> ThreadMetadata:
-    if not paths:
-        raise ThreadNotFoundError(
-            f"the rollout of thread {metadata.id} is not where it should be",
-            hint="run `rollbook sync`; the file may have been moved or deleted",
-        )
     with ExitStack() as undone_on_error, engine.write() as tx:
+        is_archiving = archived_at is not None
+        paths = [p for p in find_rollouts(home, metadata.id) if is_archived_path(p) != is_archiving]
+        if not paths:
+            raise ThreadNotFoundError(
+                f"the rollout of thread {metadata.id} is not where it should be",
+                hint="run `rollbook sync`; the file may have been moved or deleted",
+            )
         for path in paths:
             target = target_of(path)
-            undone_on_error.enter_context(_renamed(home, path, target, touch=archived_at is None))
+            undone_on_error.enter_context(_renamed(home, path, target, touch=not is_archiving))
             _follow(tx, home, path, target)
         current = threads.get(tx, str(home), metadata.id) or metadata
         moved = with_file_time(

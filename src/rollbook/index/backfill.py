@@ -13,7 +13,7 @@ from contextlib import closing
 from pathlib import Path, PurePosixPath
 
 from rollbook.errors import RolloutError
-from rollbook.index.extraction import Failure, Job, Result, run_all
+from rollbook.index.extraction import Failure, Gone, Job, Result, run_all
 from rollbook.index.indexer import Indexer
 from rollbook.model.outcome import BackfillStats, ProgressCallback, RolloutFailure, SyncProgress
 from rollbook.rollout.layout import (
@@ -66,7 +66,8 @@ class Backfill:
         self._names = self._read_names()
         self._indexer = Indexer(engine, home, default_provider, self._names, rebuild=rebuild)
         self._counts = {"indexed": 0, "unchanged": 0, "parse_errors": 0, "bytes_read": 0}
-        self._moved: dict[str, str] = {}
+        self._moved: set[str] = set()  # rollout paths that were followed to another place
+        self._gone: list[str] = []  # those that were no longer there when they were to be read
 
     def run(self) -> BackfillStats:
         """Do it; returns the counts.  The caller holds the lock that lets one process do this.
@@ -82,6 +83,8 @@ class Backfill:
         changed = self._changed(listing, known)
         changed = self._follow_moves(changed, listing, known)
         self._read(self._jobs(changed, known))
+        if self._gone:
+            listing = self._look_again(listing, known)
         removed = 0
         if not self._stop.is_set():
             removed = self._remove(listing, known) if self._remove_missing else 0
@@ -94,6 +97,13 @@ class Backfill:
             failures=tuple(self._failures),
             **self._counts,
         )
+
+    def _look_again(self, before: HomeListing, known: dict[str, FileRow]) -> HomeListing:
+        """Find what was moved while we read: it is where nothing was before, or gone."""
+        now = list_rollouts(self._home)
+        moved = [file for path, file in now.files.items() if path not in before.files]
+        self._read(self._jobs(moved, known))
+        return now
 
     def _changed(self, listing: HomeListing, known: dict[str, FileRow]) -> list[RolloutFile]:
         changed = []
@@ -132,7 +142,7 @@ class Backfill:
                     left.append(file)
                 else:
                     self._indexer.move(tx, old, file)
-                    self._moved[old.path] = file.path
+                    self._moved.add(old.path)
                     self._counts["indexed"] += 1
         return left
 
@@ -180,6 +190,9 @@ class Backfill:
             return {}
 
     def _count(self, job: Job, result: Result) -> None:
+        if isinstance(result, Gone):
+            self._gone.append(job.file.path)
+            return
         if isinstance(result, Failure):
             self._failures.append(RolloutFailure(job.file.path, result.message))
             return

@@ -40,13 +40,17 @@ class Failure(msgspec.Struct, frozen=True, tag=True):
     passing: bool
 
 
+class Gone(msgspec.Struct, frozen=True, tag=True):
+    """The rollout was moved or deleted between looking and reading."""
+
+
 class Success(msgspec.Struct, frozen=True, tag=True):
     """What a rollout says."""
 
     extraction: Extraction
 
 
-Result = Success | Failure
+Result = Success | Failure | Gone
 
 
 class WorkerTask(msgspec.Struct, frozen=True):
@@ -62,6 +66,8 @@ def run(home: Path, default_provider: str, job: Job) -> Result:
     try:
         return Success(extract(home, job.file, default_provider, job.resume))
     except RolloutError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return Gone()
         return Failure(error.reason, passing=isinstance(error.__cause__, OSError))
 
 
@@ -154,7 +160,7 @@ class _Workers:
             answer = read_frame(from_worker)
             if answer is None:
                 raise EOFError
-            result = msgspec.json.decode(answer, type=Success | Failure)
+            result = msgspec.json.decode(answer, type=Success | Failure | Gone)
             self._done.put((pending.popleft(), result))
 
     def _start(self) -> "subprocess.Popen[bytes]":

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 import msgspec
 
 from rollbook.errors import DatabaseDamagedError, RolloutError
-from rollbook.index.extraction import Job, Result, Success, run
+from rollbook.index.extraction import Failure, Gone, Job, Result, run
 from rollbook.model.thread import ThreadMetadata
 from rollbook.rollout.extract import Extraction, FoldPoint, extract_segments
 from rollbook.rollout.fold import FoldState
@@ -79,7 +79,10 @@ class Indexer:
             composed: set[str] = set()
             with self._engine.write() as tx:
                 for job, result in results:
-                    if not isinstance(result, Success):
+                    # Looked at again inside the transaction: archiving moves files inside its own.
+                    if isinstance(result, Gone) or not stat_rollout(self._home, job.file.path):
+                        continue
+                    if isinstance(result, Failure):
                         if not result.passing:
                             files.upsert(tx, _failed_row(job.file, result.message))
                     elif self._is_outdated(tx, job, result.extraction, attempt):

@@ -195,6 +195,8 @@ def _fold_on(
     metadata: ThreadMetadata,
     point: FoldPoint,
 ) -> Extraction:
+    if not point.state.has_title:  # then a live writer's, of a record that is still to come
+        metadata = msgspec.structs.replace(metadata, title="", preview="")
     scan = Scan(stream, point.bytes_folded)
     return _fold_items(scan, scan, stream, file, default_provider, metadata, point)
 

@@ -27,12 +27,13 @@ from rollbook.rollout.lines import (
 class FoldState(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the fold remembers of the records so far, beside the metadata.
 
-    ``title_is_tentative``: the title comes from a message that no event has confirmed yet; an event
+    ``has_title``: the title comes from one of them.  ``title_is_tentative``: the title comes from a message that no event has confirmed yet; an event
     in the same turn says what the person really wrote.  ``own_from``: records with a smaller
     ordinal were copied from the parent of a sub-agent and say nothing of this thread.
     ``has_meta``: the thread's own session meta was among the records.
     """
 
+    has_title: bool = False
     title_is_tentative: bool = False
     own_from: int = 0
     has_meta: bool = False
@@ -134,7 +135,7 @@ def _session_meta(
         changes["git_branch"] = text_of(git, "branch") or None
         changes["git_origin_url"] = text_of(git, "repository_url") or None
     own_from = max(integer_of(payload, "subagent_history_start_ordinal"), state.own_from)
-    state = FoldState(state.title_is_tentative, own_from, has_meta=True)
+    state = msgspec.structs.replace(state, own_from=own_from, has_meta=True)
     return _replace(metadata, **changes), state
 
 
@@ -228,7 +229,7 @@ def _said(
     title = clean_text(cut_title(words or "")) or (IMAGE_TITLE if has_image else "")
     if title and (not metadata.title or (confirmed and state.title_is_tentative)):
         metadata = _replace(metadata, title=title, preview=title, has_user_event=True)
-        state = msgspec.structs.replace(state, title_is_tentative=not confirmed)
+        state = msgspec.structs.replace(state, has_title=True, title_is_tentative=not confirmed)
     elif not metadata.has_user_event:
         metadata = _replace(metadata, has_user_event=True)
     return metadata, state
