@@ -238,11 +238,6 @@ class Opening:
         self._state = await self
         return self._state
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         if self._state is not None:
             await self._state.close()

@@ -4,10 +4,7 @@ Everything public is a method of :class:`StateRuntime`; each is one transaction.
 :class:`rollbook.AsyncStateRuntime` has the same methods as coroutines.
 """
 
-import logging
 import os
-import re
-import threading
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -16,17 +13,11 @@ from typing import Any, Self
 
 import msgspec
 
-from rollbook.errors import (
-    AmbiguousIdError,
-    DatabaseBusyError,
-    InvalidThreadIdError,
-    RollbookError,
-    ThreadNotFoundError,
-    UsageError,
-)
+from rollbook.errors import InvalidThreadIdError, ThreadNotFoundError, UsageError
 from rollbook.index import archive, repair
 from rollbook.index.apply import apply_items, with_file_time
 from rollbook.index.backfill import Backfill
+from rollbook.index.background import BackgroundBackfill, is_synced
 from rollbook.index.lock import sync_lock
 from rollbook.model.outcome import BackfillStats, ProgressCallback
 from rollbook.model.paging import Anchor, SortKey, ThreadFilter, ThreadsPage
@@ -37,13 +28,10 @@ from rollbook.model.thread import (
     parse_thread_id,
 )
 from rollbook.model.times import whole_seconds
-from rollbook.rollout.layout import list_rollouts, parse_rollout_name, resolve_home
+from rollbook.rollout.layout import resolve_home
 from rollbook.rollout.lines import RolloutItem, to_item
-from rollbook.store import files, threads, tools
+from rollbook.store import threads, tools
 from rollbook.store.sqlite import SqliteEngine
-
-_log = logging.getLogger(__name__)
-_SHOWN_CANDIDATES = 5
 
 
 class StateRuntime:
@@ -56,8 +44,7 @@ class StateRuntime:
         self._home = home
         self._engine = engine
         self._default_provider = default_provider
-        self._stop = threading.Event()
-        self._background: threading.Thread | None = None
+        self._background = BackgroundBackfill(engine, home, default_provider)
 
     @classmethod
     def open(
@@ -83,8 +70,8 @@ class StateRuntime:
         location = database or os.environ.get("ROLLBOOK_DB") or path / "rollbook" / "state.sqlite"
         engine = SqliteEngine.open(Path(os.path.abspath(Path(location).expanduser())))
         runtime = cls(path, engine, default_provider)
-        if backfill and not runtime.is_synced():
-            runtime._start_backfill()
+        if backfill:
+            runtime._background.start()
         return runtime
 
     def __enter__(self) -> Self:
@@ -100,7 +87,7 @@ class StateRuntime:
 
     def close(self) -> None:
         """Stop a backfill in the background and close the database."""
-        self._end_backfill()
+        self._background.end()
         self._engine.close()
 
     @property
@@ -115,8 +102,7 @@ class StateRuntime:
 
     def is_synced(self) -> bool:
         """Say whether the whole home has been compared with the index at least once."""
-        with self._engine.read() as tx:
-            return files.get_backfill_state(tx) is not None
+        return is_synced(self._engine)
 
     def get_thread(self, thread_id: str) -> ThreadMetadata | None:
         """Look a thread up: in the database, else among the rollouts, and store it then.
@@ -142,22 +128,7 @@ class StateRuntime:
         Errors: AmbiguousIdError where more than one thread fits, ThreadNotFoundError where none
         does, as for a text that can't begin a UUID.
         """
-        prefix = _id_prefix(text)
-        with self._engine.read() as tx:
-            found = threads.ids_with_prefix(tx, prefix, _SHOWN_CANDIDATES)
-        if not found:
-            found = self._ids_on_disk(prefix)
-        if not found:
-            raise ThreadNotFoundError(
-                f"there is no thread {prefix} in {self._home}",
-                hint="`rollbook list --all` shows what there is, `rollbook sync` looks again",
-            )
-        if len(found) > 1:
-            candidates = ", ".join(found[:_SHOWN_CANDIDATES])
-            raise AmbiguousIdError(
-                f"{prefix} fits several threads: {candidates}", hint="give more of the id"
-            )
-        return found[0]
+        return repair.complete_thread_id(self._engine, self._home, text)
 
     def get_dynamic_tools(self, thread_id: str) -> list[DynamicToolSpec] | None:
         """Read a thread's tools in order: from the database, else from its rollout, stored then.
@@ -348,7 +319,7 @@ class StateRuntime:
         """
         if jobs is not None and jobs < 1:
             raise UsageError(f"the number of jobs must be 1 or more, not {jobs}")
-        self._end_backfill()
+        self._background.end()
         with sync_lock(self._engine.location, wait_s):
             return Backfill(
                 self._engine,
@@ -377,39 +348,6 @@ class StateRuntime:
                 metadata, rollout_path=os.fspath(rollout_path), archived_at=archived_at
             )
             threads.upsert(tx, str(self._home), with_file_time(changed))
-
-    def _ids_on_disk(self, prefix: str) -> list[str]:
-        names = (parse_rollout_name(Path(path).name) for path in list_rollouts(self._home).files)
-        return sorted({n.thread_id for n in names if n and n.thread_id.startswith(prefix)})
-
-    def _start_backfill(self) -> None:
-        self._background = threading.Thread(
-            target=self._backfill, name="rollbook-backfill", daemon=True
-        )
-        self._background.start()
-
-    def _end_backfill(self) -> None:
-        if self._background is not None:
-            self._stop.set()
-            self._background.join()
-            self._background = None
-            self._stop.clear()
-
-    def _backfill(self) -> None:
-        """Index a home that was never synced; rows without a rollout are left to a real sync."""
-        try:
-            with sync_lock(self._engine.location, timeout_s=0):
-                Backfill(
-                    self._engine,
-                    self._home,
-                    self._default_provider,
-                    remove_missing=False,
-                    stop=self._stop,
-                ).run()
-        except DatabaseBusyError:
-            _log.info("another process is indexing %s", self._home)
-        except RollbookError as error:
-            _log.warning("indexing %s in the background failed: %s", self._home, error)
 
 
 def _filter(
@@ -448,15 +386,3 @@ def _canonical(metadata: ThreadMetadata) -> ThreadMetadata:
         archived_at=archived_at and whole_seconds(archived_at),
         recency_at=recency_at and whole_seconds(recency_at),
     )
-
-
-def _id_prefix(text: str) -> str:
-    """Bring the beginning of an id into canonical form."""
-    digits = text.strip().lower().replace("-", "")
-    if not re.fullmatch(r"[0-9a-f]{1,32}", digits):
-        raise ThreadNotFoundError(
-            f"there is no thread {text[:100]!r}",
-            hint="a thread id is a UUID such as 01a207c8-2362-7ee0-a181-2c5d5a009976",
-        )
-    groups = (digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:])
-    return "-".join(group for group in groups if group)

@@ -25,14 +25,15 @@ def test_a_home_that_was_synced_is_not_filled_again(corpus_home):
     with StateRuntime.open(home, backfill=False) as state:
         state.sync()
     with StateRuntime.open(home) as state:
-        assert state._background is None
+        assert state._background._thread is None
 
 
 def test_a_backfill_that_was_stopped_goes_on_at_the_next_open(corpus_home):
     home = corpus_home("0.95.0")
     with StateRuntime.open(home, backfill=False) as state:
-        state._stop.set()
-        state._backfill()
+        state._background._stop.set()
+        state._background.start()
+        state._background.join()
         assert not state.is_synced()
     with StateRuntime.open(home) as state:
         state._background.join()

@@ -1,15 +1,22 @@
 """Reads by id that the database can't answer, answered from disk and stored for the next time."""
 
 import logging
+import re
 from pathlib import Path, PurePosixPath
 
-from rollbook.errors import DatabaseDamagedError, RolloutError
+from rollbook.errors import (
+    AmbiguousIdError,
+    DatabaseDamagedError,
+    RolloutError,
+    ThreadNotFoundError,
+)
 from rollbook.index.indexer import Indexer
 from rollbook.model.thread import DynamicToolSpec, ThreadMetadata
 from rollbook.rollout.extract import read_dynamic_tools, read_thread_id
 from rollbook.rollout.layout import (
     RolloutFile,
     find_rollouts,
+    list_rollouts,
     locate,
     parse_rollout_name,
     stat_rollout,
@@ -19,6 +26,7 @@ from rollbook.store import threads, tools
 from rollbook.store.engine import Engine
 
 _log = logging.getLogger(__name__)
+_SHOWN_CANDIDATES = 5
 
 
 def get_thread(
@@ -50,6 +58,30 @@ def index_thread(engine: Engine, home: Path, default_provider: str, thread_id: s
     return bool(paths)
 
 
+def complete_thread_id(engine: Engine, home: Path, text: str) -> str:
+    """Complete a shortened id from the database, else from the names of the rollouts.
+
+    Errors: AmbiguousIdError where more than one thread fits, ThreadNotFoundError where none does.
+    """
+    prefix = _id_prefix(text)
+    with engine.read() as tx:
+        found = threads.ids_with_prefix(tx, prefix, _SHOWN_CANDIDATES)
+    if not found:
+        names = (parse_rollout_name(Path(path).name) for path in list_rollouts(home).files)
+        found = sorted({n.thread_id for n in names if n and n.thread_id.startswith(prefix)})
+    if not found:
+        raise ThreadNotFoundError(
+            f"there is no thread {prefix} in {home}",
+            hint="`rollbook list --all` shows what there is, `rollbook sync` looks again",
+        )
+    if len(found) > 1:
+        candidates = ", ".join(found[:_SHOWN_CANDIDATES])
+        raise AmbiguousIdError(
+            f"{prefix} fits several threads: {candidates}", hint="give more of the id"
+        )
+    return found[0]
+
+
 def get_dynamic_tools(
     engine: Engine, home: Path, default_provider: str, thread_id: str
 ) -> list[DynamicToolSpec] | None:
@@ -76,6 +108,18 @@ def rollout_exists(metadata: ThreadMetadata) -> bool:
     """Say whether the file of a thread is on disk, plain or compressed."""
     path = Path(metadata.rollout_path)
     return locate(path.parent, path.name) is not None
+
+
+def _id_prefix(text: str) -> str:
+    """Bring the beginning of an id into canonical form."""
+    digits = text.strip().lower().replace("-", "")
+    if not re.fullmatch(r"[0-9a-f]{1,32}", digits):
+        raise ThreadNotFoundError(
+            f"there is no thread {text[:100]!r}",
+            hint="a thread id is a UUID such as 01a207c8-2362-7ee0-a181-2c5d5a009976",
+        )
+    groups = (digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:])
+    return "-".join(group for group in groups if group)
 
 
 def _stored(engine: Engine, home: Path, thread_id: str) -> ThreadMetadata | None:
