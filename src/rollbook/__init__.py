@@ -6,7 +6,7 @@
 ...     page = state.list_threads(20)
 """
 
-from importlib.metadata import version
+from importlib.metadata import version as _version
 
 from rollbook.aio import AsyncStateRuntime
 from rollbook.errors import RollbookError
@@ -16,7 +16,7 @@ from rollbook.model.thread import DynamicToolSpec, ThreadMetadata, ThreadMetadat
 from rollbook.rollout.lines import RolloutItem
 from rollbook.runtime import StateRuntime
 
-__version__ = version("rollbook")
+__version__ = _version("rollbook")
 
 __all__ = [
     "Anchor",

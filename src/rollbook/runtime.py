@@ -29,9 +29,11 @@ from rollbook.model.thread import (
 )
 from rollbook.model.times import whole_seconds
 from rollbook.rollout.layout import resolve_home
-from rollbook.rollout.lines import RolloutItem, to_item
+from rollbook.rollout.lines import MalformedLineError, RolloutItem, to_item
 from rollbook.store import threads, tools
 from rollbook.store.sqlite import SqliteEngine
+
+_LARGEST_PAGE = (1 << 62) - 1  # what a database can count, one row more included
 
 
 class StateRuntime:
@@ -254,7 +256,7 @@ class StateRuntime:
         """
         try:
             records = [to_item(item) for item in items]
-        except msgspec.ValidationError as error:
+        except MalformedLineError as error:
             raise UsageError(f"that is no record of a rollout: {error}") from error
         if not records:
             return
@@ -371,7 +373,7 @@ def _filter(
 def _checked(size: int) -> int:
     if size < 0:
         raise UsageError(f"a page can't have {size} threads", hint="ask for 0 or more")
-    return size
+    return min(size, _LARGEST_PAGE)
 
 
 def _canonical(metadata: ThreadMetadata) -> ThreadMetadata:

@@ -1,23 +1,22 @@
-"""Rows: reading, writing, marking, and folding the records of a running agent."""
+"""Rows: reading, overwriting, finding, marking (behaviour.md 10, 11, 14 to 18, 23, 95)."""
 
 import os
-import threading
 import uuid
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
+import apsw
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rollbook import StateRuntime, ThreadMetadata, ThreadMetadataBuilder
-from rollbook.errors import InvalidThreadIdError, UsageError
+from rollbook import StateRuntime, ThreadMetadata
+from rollbook.errors import DatabaseDamagedError, InvalidThreadIdError
 from rollbook.model.times import from_epoch
-from rollbook.rollout.lines import decode_line
 from rollbook.testing import (
     DEFAULT_TIME,
-    make_line,
     make_thread,
     session_meta,
     token_count,
@@ -26,6 +25,12 @@ from rollbook.testing import (
 )
 
 ID = "66666666-6666-4666-8666-666666666666"
+FORMS = [ID.upper(), ID.replace("-", ""), "{" + ID + "}", "urn:uuid:" + ID]
+OTHER_TIMES = {
+    "created_at": DEFAULT_TIME - timedelta(days=1),
+    "updated_at": DEFAULT_TIME + timedelta(days=1),
+    "recency_at": DEFAULT_TIME + timedelta(days=2),
+}
 whole_times = st.integers(-62_000_000_000, 253_000_000_000).map(from_epoch)
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
 fields = {
@@ -42,27 +47,22 @@ fields = {
 }
 
 
-def builder(path: Path | str = "/nowhere/rollout.jsonl", **values) -> ThreadMetadataBuilder:
-    values = {"id": ID, "created_at": DEFAULT_TIME} | values
-    return ThreadMetadataBuilder(rollout_path=str(path), **values)
+def write_sql(runtime: Any, sql: str) -> None:
+    connection = apsw.Connection(runtime.database)
+    connection.execute(sql)
+    connection.close()
 
 
-def items(*lines: bytes) -> list:
-    return [decode_line(line) for line in lines]
-
-
-@pytest.fixture(scope="module")
-def one_state(tmp_path_factory):
-    with StateRuntime.open(tmp_path_factory.mktemp("home"), backfill=False) as opened:
-        yield opened
-
-
-@settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
-@given(st.uuids().map(str), st.fixed_dictionaries(fields))
-def test_every_field_comes_back_as_it_was_stored(one_state, thread_id, values):
-    thread = ThreadMetadata(id=thread_id, rollout_path=f"/elsewhere/{thread_id}", **values)
-    one_state.upsert_thread(thread)
-    assert one_state.get_thread(thread_id) == thread
+@settings(deadline=None, max_examples=60)
+@given(st.uuids().map(str), st.fixed_dictionaries(fields), st.fixed_dictionaries(fields))
+def test_every_field_comes_back_as_it_was_stored_and_stored_again(
+    shared_runtime, thread_id, first, second
+):
+    for values in (first, second):
+        path = f"/elsewhere/{values['title'].replace('/', '')}.jsonl"
+        thread = ThreadMetadata(id=thread_id, rollout_path=path, **values)
+        shared_runtime.upsert_thread(thread)
+        assert shared_runtime.get_thread(thread_id) == thread
 
 
 def test_an_unknown_thread_is_none(runtime):
@@ -71,55 +71,126 @@ def test_an_unknown_thread_is_none(runtime):
     assert runtime.find_rollout_path_by_id(ID) is None
 
 
-def test_an_upsert_overwrites_every_field(runtime):
+def test_an_upsert_overwrites_every_field_and_no_other_thread(runtime):
+    other = make_thread()
+    runtime.upsert_thread(other)
     runtime.upsert_thread(make_thread(id=ID, git_sha="abc", archived_at=DEFAULT_TIME))
-    second = make_thread(id=ID, title="Other", created_at=DEFAULT_TIME - timedelta(days=1))
+    second = make_thread(id=ID, title="Other", **OTHER_TIMES)
     runtime.upsert_thread(second)
     assert runtime.get_thread(ID) == second
+    assert runtime.get_thread(other.id) == other
 
 
-@pytest.mark.parametrize(
-    "form", [ID.upper(), ID.replace("-", ""), "{" + ID + "}", "urn:uuid:" + ID]
-)
-def test_any_form_of_an_id_is_accepted_and_stored_canonically(runtime, form):
-    runtime.upsert_thread(make_thread(id=form))
-    assert runtime.get_thread(form).id == ID
+def test_a_thread_is_archived_exactly_when_it_has_a_time_of_that(runtime):
+    archived = make_thread(id=ID, archived_at=DEFAULT_TIME)
+    runtime.upsert_thread(archived)
+    assert runtime.list_thread_ids(5, archived_only=True) == [ID]
+    assert runtime.list_thread_ids(5) == []
+    runtime.upsert_thread(msgspec.structs.replace(archived, archived_at=None))
+    assert runtime.list_thread_ids(5, archived_only=True) == []
     assert runtime.list_thread_ids(5) == [ID]
 
 
-@pytest.mark.parametrize("text", ["", "x", ID[:-1], ID + "0", "../../etc/passwd"])
+@pytest.mark.parametrize("form", FORMS)
+def test_any_form_of_an_id_is_accepted_and_stored_canonically(runtime, form):
+    runtime.upsert_thread(make_thread(id=form, rollout_path="/r.jsonl"))
+    assert runtime.get_thread(form).id == ID
+    assert runtime.find_rollout_path_by_id(form) == Path("/r.jsonl")
+    runtime.mark_archived(form, "/a.jsonl", DEFAULT_TIME)
+    assert runtime.list_thread_ids(5, archived_only=True) == [ID]
+    runtime.mark_unarchived(form, "/u.jsonl")
+    assert runtime.list_thread_ids(5) == [ID]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "x",
+        ID[:-1],
+        ID + "0",
+        " " + ID,
+        ID + "\n",
+        "../../etc/passwd",
+        "\ud800",
+        "0x" + "6" * 30,
+        "+" + "6" * 31,
+        " " + "6" * 31,
+        "6" * 15 + "_" + "6" * 16,
+        "６" * 32,
+    ],
+)
 def test_what_is_no_uuid_is_refused(runtime, text):
     with pytest.raises(InvalidThreadIdError, match="not a thread id"):
         runtime.get_thread(text)
     with pytest.raises(InvalidThreadIdError):
         runtime.upsert_thread(make_thread(id=text))
+    with pytest.raises(InvalidThreadIdError):
+        runtime.mark_archived(text, "/x", DEFAULT_TIME)
     assert runtime.find_rollout_path_by_id(text) is None
+    assert runtime.list_thread_ids(5) == []
 
 
-def test_times_are_reduced_to_whole_seconds_in_utc(runtime):
+@pytest.mark.parametrize("year", [1960, 2026])
+def test_times_are_reduced_to_whole_seconds_in_utc(runtime, year):
     east = timezone(timedelta(hours=2))
-    moment = datetime(2026, 1, 27, 14, 34, 56, 999_999, tzinfo=east)
-    runtime.upsert_thread(make_thread(id=ID, created_at=moment, updated_at=moment))
+    moment = datetime(year, 1, 27, 14, 34, 56, 999_999, tzinfo=east)
+    columns = ("created_at", "updated_at", "recency_at", "archived_at")
+    runtime.upsert_thread(make_thread(id=ID, **dict.fromkeys(columns, moment)))
+    want = datetime(year, 1, 27, 12, 34, 56, tzinfo=UTC)
     thread = runtime.get_thread(ID)
-    assert (thread.created_at, thread.updated_at) == (DEFAULT_TIME, DEFAULT_TIME)
+    assert {getattr(thread, column) for column in columns} == {want}
+    assert thread.created_at.tzinfo is UTC
 
 
-def test_two_rows_are_compared_by_field():
+def test_two_rows_are_compared_by_field_in_the_order_of_declaration():
     one = make_thread(id=ID)
-    other = msgspec.structs.replace(one, tokens_used=1, title="x")
-    assert one.differing_fields(other) == ["title", "tokens_used"]
+    other = msgspec.structs.replace(one, git_sha="x", tokens_used=1, title="x", created_at=None)
+    assert one.differing_fields(other) == ["created_at", "title", "tokens_used", "git_sha"]
     assert one.differing_fields(one) == []
 
 
-def test_a_path_is_found_by_archived_state(runtime):
+def test_a_row_with_impossible_values_is_an_error_and_no_absence(runtime):
+    runtime.upsert_thread(make_thread(id=ID))
+    write_sql(runtime, f"UPDATE threads SET updated_at = {10**17}")
+    with pytest.raises(DatabaseDamagedError, match=ID):
+        runtime.get_thread(ID)
+
+
+def test_a_row_with_impossible_values_is_mended_from_its_rollout(runtime, home):
+    path = write_rollout(home, ID, [session_meta(ID), user_message("Hi")], mtime=DEFAULT_TIME)
+    want = runtime.get_thread(ID)
+    write_sql(runtime, f"UPDATE threads SET updated_at = {10**17}")
+    assert runtime.get_thread(ID) == want
+    assert (want.rollout_path, want.updated_at) == (str(path), DEFAULT_TIME)
+
+
+def test_a_path_is_found_by_archived_state_also_where_no_file_is(runtime):
     active, archived = make_thread(), make_thread(archived_at=DEFAULT_TIME)
     for thread in (active, archived):
         runtime.upsert_thread(thread)
-    assert runtime.find_rollout_path_by_id(active.id) == Path(active.rollout_path)
-    assert runtime.find_rollout_path_by_id(active.id, True) is None
-    assert runtime.find_rollout_path_by_id(archived.id, archived_only=False) is None
-    found = runtime.find_rollout_path_by_id(archived.id, archived_only=True)
-    assert found == Path(archived.rollout_path)
+    found = {
+        wanted: [runtime.find_rollout_path_by_id(t.id, wanted) for t in (active, archived)]
+        for wanted in (None, True, False)
+    }
+    paths = [Path(active.rollout_path), Path(archived.rollout_path)]
+    assert found == {None: paths, True: [None, paths[1]], False: [paths[0], None]}
+
+
+@pytest.mark.parametrize("separator", ["/", "//"])
+def test_a_path_below_the_home_still_names_the_same_file(runtime, home, separator):
+    path = f"{home}{separator}sessions/2026/01/27/rollout-2026-01-27T12-34-56-{ID}.jsonl"
+    runtime.upsert_thread(make_thread(id=ID, rollout_path=path))
+    assert os.path.normpath(runtime.get_thread(ID).rollout_path) == os.path.normpath(path)
+
+
+def test_what_is_not_unicode_in_a_path_is_replaced(runtime):
+    strange = os.fsdecode(b"/x/\xff.jsonl")
+    runtime.upsert_thread(make_thread(id=ID, rollout_path=strange, cwd=strange))
+    thread = runtime.get_thread(ID)
+    assert (thread.rollout_path, thread.cwd) == ("/x/\ufffd.jsonl", "/x/\ufffd.jsonl")
+    runtime.mark_archived(ID, Path(strange), DEFAULT_TIME)
+    assert runtime.get_thread(ID).rollout_path == "/x/\ufffd.jsonl"
 
 
 def test_a_row_that_names_another_threads_rollout_is_repaired(runtime, home):
@@ -139,154 +210,40 @@ def test_a_thread_that_the_database_does_not_know_is_found_on_disk_and_stored(ru
     assert runtime.get_thread(ID) == thread
 
 
-def test_marking_sets_state_path_and_mtime(runtime, tmp_path):
-    runtime.upsert_thread(make_thread(id=ID))
-    path = tmp_path / "rollout.jsonl"
-    path.touch()
-    os.utime(path, (1_800_000_000.9, 1_800_000_000.9))
+def test_marking_sets_state_path_and_mtime_and_nothing_else(runtime, home):
+    before = make_thread(id=ID, **OTHER_TIMES)
+    runtime.upsert_thread(before)
+    mtime = datetime(2027, 1, 15, 8, 0, tzinfo=UTC)
+    path = write_rollout(home, ID, [], archived=True, mtime=mtime + timedelta(microseconds=900_000))
     runtime.mark_archived(ID, path, DEFAULT_TIME + timedelta(microseconds=5))
-    thread = runtime.get_thread(ID)
+    [thread] = runtime.list_threads(5, archived_only=True).items
     assert (thread.archived_at, thread.rollout_path) == (DEFAULT_TIME, str(path))
-    assert thread.updated_at.timestamp() == 1_800_000_000
-    runtime.mark_unarchived(ID, "/gone/rollout.jsonl")
-    thread = runtime.get_thread(ID)
+    assert thread.updated_at == mtime
+    assert before.differing_fields(thread) == ["rollout_path", "updated_at", "archived_at"]
+
+
+def test_unmarking_is_the_way_back_and_keeps_the_time_where_no_file_is(runtime):
+    before = make_thread(id=ID, archived_at=DEFAULT_TIME, **OTHER_TIMES)
+    runtime.upsert_thread(before)
+    runtime.mark_unarchived(ID, Path("/gone/rollout.jsonl"))
+    [thread] = runtime.list_threads(5).items
+    assert before.differing_fields(thread) == ["rollout_path", "archived_at"]
     assert (thread.archived_at, thread.rollout_path) == (None, "/gone/rollout.jsonl")
-    assert thread.updated_at.timestamp() == 1_800_000_000
+
+
+def test_an_mtime_just_before_a_second_belongs_to_the_second_before(runtime, home):
+    path = write_rollout(home, ID, [])
+    os.utime(path, ns=(0, 1_800_000_000_999_999_999))
+    runtime.upsert_thread(make_thread(id=ID))
+    runtime.mark_unarchived(ID, path)
+    assert runtime.list_threads(5).items[0].updated_at.timestamp() == 1_800_000_000
 
 
 def test_marking_leaves_unknown_ids_alone(runtime):
     runtime.mark_archived(ID, "/x", DEFAULT_TIME)
     runtime.mark_unarchived(ID, "/x")
-    assert runtime.list_thread_ids(5, include_silent=True) == []
-
-
-def test_a_fresh_row_has_what_the_builder_says(runtime):
-    made = builder(source="exec", cwd="/w", git_branch="main", archived_at=DEFAULT_TIME)
-    runtime.apply_rollout_items(made, items(make_line("compacted", {})))
-    thread = runtime.get_thread(ID)
-    assert (thread.title, thread.tokens_used, thread.has_user_event) == ("", 0, False)
-    assert (thread.sandbox_policy, thread.approval_mode) == ('{"type":"read-only"}', "on-request")
-    assert (thread.model_provider, thread.updated_at) == ("openai", DEFAULT_TIME)
-    assert (thread.source, thread.cwd, thread.git_branch) == ("exec", "/w", "main")
-    assert thread.archived_at == DEFAULT_TIME
-
-
-def test_no_items_do_nothing(runtime):
-    runtime.apply_rollout_items(builder(), [])
-    assert runtime.get_thread(ID) is None
-
-
-def test_an_existing_row_takes_only_the_path_from_the_builder(runtime):
-    runtime.upsert_thread(make_thread(id=ID, source="cli", archived_at=DEFAULT_TIME))
-    other = builder("/new/path.jsonl", source="exec", cwd="/other", git_sha="x")
-    runtime.apply_rollout_items(other, items(token_count(3)))
-    thread = runtime.get_thread(ID)
-    assert (thread.source, thread.cwd, thread.git_sha) == ("cli", "/home/dev/project", None)
-    assert (thread.rollout_path, thread.tokens_used) == ("/new/path.jsonl", 3)
-    assert thread.archived_at == DEFAULT_TIME
-
-
-def test_the_mtime_of_the_rollout_becomes_the_update_time(runtime, home):
-    path = write_rollout(home, ID, [], mtime=datetime(2026, 5, 5, tzinfo=UTC))
-    runtime.apply_rollout_items(builder(path), items(token_count(3)))
-    assert runtime.get_thread(ID).updated_at == datetime(2026, 5, 5, tzinfo=UTC)
-
-
-def test_items_may_be_the_json_objects_of_their_lines(runtime):
-    line = {"timestamp": "2026-01-27T12:00:00Z", "type": "event_msg", "later": True}
-    said = line | {"payload": {"type": "user_message", "message": "Hi"}}
-    runtime.apply_rollout_items(builder(), [said])
-    assert runtime.get_thread(ID).title == "Hi"
-
-
-@pytest.mark.parametrize("item", [{}, {"type": "x"}, {"type": 1, "payload": {}}, {"payload": {}}])
-def test_what_is_no_record_is_refused_and_changes_nothing(runtime, item):
-    with pytest.raises(UsageError, match="no record"):
-        runtime.apply_rollout_items(builder(), [*items(user_message("Hi")), item])
-    assert runtime.get_thread(ID) is None
-
-
-def test_a_session_meta_of_another_thread_is_ignored(runtime):
-    other = session_meta(str(uuid.uuid4()), cwd="/theirs", source="exec")
-    runtime.apply_rollout_items(builder(), items(session_meta(ID, cwd="/mine"), other))
-    thread = runtime.get_thread(ID)
-    assert (thread.cwd, thread.source, thread.created_at) == ("/mine", "cli", DEFAULT_TIME)
-
-
-def test_git_facts_are_set_together_and_kept_where_none_are_given(runtime):
-    git = {"commit_hash": "abc", "branch": "main", "repository_url": "u"}
-    runtime.apply_rollout_items(builder(), items(session_meta(ID, git=git)))
-    runtime.apply_rollout_items(builder(), items(session_meta(ID)))
-    assert runtime.get_thread(ID).git_origin_url == "u"
-    runtime.apply_rollout_items(builder(), items(session_meta(ID, git={"commit_hash": "def"})))
-    thread = runtime.get_thread(ID)
-    assert (thread.git_sha, thread.git_branch, thread.git_origin_url) == ("def", None, None)
-
-
-def test_the_last_turn_context_and_token_count_win(runtime):
-    def context(cwd: str, policy: str) -> bytes:
-        sandbox = {"type": "workspace-write", "network_access": False}
-        payload = {"cwd": cwd, "approval_policy": policy, "sandbox_policy": sandbox}
-        return make_line("turn_context", payload)
-
-    lines = (context("/1", "never"), token_count(9), context("/2", "untrusted"), token_count(4))
-    runtime.apply_rollout_items(builder(), items(session_meta(ID), *lines))
-    thread = runtime.get_thread(ID)
-    assert (thread.cwd, thread.approval_mode, thread.tokens_used) == ("/2", "untrusted", 4)
-    assert thread.sandbox_policy == '{"type":"workspace-write","network_access":false}'
-    null = make_line("event_msg", {"type": "token_count", "info": None})
-    runtime.apply_rollout_items(builder(), items(null))
-    assert runtime.get_thread(ID).tokens_used == 4
-    runtime.apply_rollout_items(builder(), items(token_count(-5)))
-    assert runtime.get_thread(ID).tokens_used == 0
-
-
-def test_the_title_is_set_once_and_rollbacks_change_nothing(runtime):
-    rollback = make_line("event_msg", {"type": "thread_rolled_back", "num_turns": 1})
-    lines = (user_message("  First\nline "), user_message("Second"), rollback)
-    runtime.apply_rollout_items(builder(), items(*lines))
-    runtime.apply_rollout_items(builder(), items(user_message("Third")))
-    assert runtime.get_thread(ID).title == "First\nline"
-
-
-def test_injected_text_is_neither_a_title_nor_a_user_event(runtime):
-    injected = make_line(
-        "response_item",
-        {
-            "type": "message",
-            "role": "user",
-            "content": [{"type": "input_text", "text": "# AGENTS.md instructions for /x\n…"}],
-        },
-    )
-    runtime.apply_rollout_items(builder(), items(injected))
-    assert not runtime.get_thread(ID).has_user_event
-    assert runtime.list_threads(5).items == []
-    assert [t.id for t in runtime.list_threads(5, include_silent=True).items] == [ID]
-
-
-def test_two_writers_on_one_thread_lose_nothing(home):
-    rounds = 60
-
-    def write(line_of) -> None:
-        with StateRuntime.open(home, backfill=False) as mine:
-            for number in range(1, rounds + 1):
-                mine.apply_rollout_items(builder(), items(line_of(number)))
-
-    writers = [
-        threading.Thread(target=write, args=(line_of,))
-        for line_of in (
-            token_count,
-            lambda number: session_meta(ID, git={"commit_hash": str(number)}),
-            lambda number: make_line("turn_context", {"cwd": f"/{number}", "model": str(number)}),
-        )
-    ]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join()
-    with StateRuntime.open(home, backfill=False) as state:
-        thread = state.get_thread(ID)
-    assert (thread.tokens_used, thread.git_sha, thread.model) == (rounds, str(rounds), str(rounds))
+    for archived in (True, False):
+        assert runtime.list_thread_ids(5, archived_only=archived, include_silent=True) == []
 
 
 def test_archiving_moves_the_rollout_and_the_row_and_back(runtime, home):
@@ -311,3 +268,48 @@ def test_an_id_is_completed_from_the_database_and_from_disk(runtime, home):
     assert runtime.resolve_thread_id("6") == ID
     assert runtime.resolve_thread_id("66666666666646") == ID
     assert runtime.resolve_thread_id("7777") == other
+
+
+def test_one_face_reads_what_the_other_wrote(open_runtime, home, state):
+    theirs, ours = make_thread(home), make_thread(home)
+    with open_runtime(home) as runtime:
+        state.upsert_thread(theirs)
+        runtime.upsert_thread(ours)
+        assert (runtime.get_thread(theirs.id), state.get_thread(ours.id)) == (theirs, ours)
+        assert (runtime.codex_home, runtime.database) == (state.codex_home, state.database)
+
+
+def test_what_was_stored_is_there_when_the_home_is_opened_again(open_runtime, home):
+    thread = make_thread(home)
+    with open_runtime(home) as first:
+        first.upsert_thread(thread)
+    with open_runtime(home) as second:
+        assert second.get_thread(thread.id) == thread
+
+
+def test_a_home_is_synced_once_its_rollouts_were_compared_with_the_index(open_runtime, home):
+    write_rollout(home, ID, [session_meta(ID), user_message("Hi")])
+    with open_runtime(home, backfill=True) as runtime:
+        assert runtime.get_thread(ID).title == "Hi"
+        runtime.sync(jobs=1)
+        assert runtime.is_synced()
+        assert runtime.list_thread_ids(5) == [ID]
+
+
+def test_without_a_backfill_only_what_is_asked_for_is_indexed(open_runtime, home):
+    write_rollout(home, ID, [session_meta(ID), user_message("Hi")])
+    with open_runtime(home) as runtime:
+        assert runtime.list_thread_ids(5) == []
+        assert not runtime.is_synced()
+        assert runtime.find_rollout_path_by_id(ID) is not None
+        assert runtime.list_thread_ids(5) == [ID]
+
+
+def test_the_state_may_be_kept_elsewhere(open_runtime, home, tmp_path):
+    database = tmp_path / "elsewhere" / "mine.sqlite"
+    with open_runtime(home, database=database) as runtime:
+        runtime.upsert_thread(make_thread(id=ID))
+        assert runtime.database == str(database)
+    assert [path.name for path in home.iterdir()] == ["sessions"]
+    with StateRuntime.open(home, database=database, backfill=False) as again:
+        assert again.list_thread_ids(5) == [ID]

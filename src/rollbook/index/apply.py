@@ -13,11 +13,20 @@ from rollbook.model.thread import (
     parse_thread_id,
 )
 from rollbook.model.times import from_epoch
-from rollbook.rollout.fold import FoldState, dynamic_tools_of, fold, is_meta_of
+from rollbook.rollout.fold import (
+    FoldState,
+    decode_state,
+    dynamic_tools_of,
+    encode_state,
+    fold,
+    is_meta_of,
+)
 from rollbook.rollout.layout import locate
 from rollbook.rollout.lines import RolloutItem
 from rollbook.store import threads, tools
 from rollbook.store.engine import Transaction
+
+_NS = 1_000_000_000
 
 
 def apply_items(
@@ -37,10 +46,11 @@ def apply_items(
     metadata = msgspec.structs.replace(
         metadata, id=thread_id, rollout_path=os.fspath(builder.rollout_path)
     )
-    state = FoldState()
+    state = decode_state(threads.fold_state(tx, thread_id)) or FoldState()
     for item in items:
         metadata, state = fold(metadata, item, state, default_provider)
     threads.upsert(tx, str(home), with_file_time(metadata))
+    threads.set_fold_state(tx, thread_id, encode_state(state))
     tools.put_first(tx, thread_id, _own_tools(thread_id, items))
 
 
@@ -49,7 +59,7 @@ def with_file_time(metadata: ThreadMetadata) -> ThreadMetadata:
     path = Path(metadata.rollout_path)
     try:
         file = locate(path.parent, path.name) or path
-        updated_at = from_epoch(int(file.stat().st_mtime))
+        updated_at = from_epoch(file.stat().st_mtime_ns // _NS)
     except (OSError, OverflowError):
         return metadata
     return msgspec.structs.replace(metadata, updated_at=updated_at)

@@ -10,7 +10,7 @@ from rollbook.errors import DatabaseDamagedError, RolloutError
 from rollbook.index.extraction import Failure, Gone, Job, Result, run
 from rollbook.model.thread import ThreadMetadata
 from rollbook.rollout.extract import Extraction, FoldPoint, extract_segments
-from rollbook.rollout.fold import FoldState
+from rollbook.rollout.fold import FoldState, decode_state, encode_state
 from rollbook.rollout.layout import (
     RolloutFile,
     is_archived_path,
@@ -62,9 +62,8 @@ class Indexer:
         metadata = self._current(tx, known.thread_id)
         if metadata is None:
             return Job(file)
-        try:
-            state = msgspec.json.decode(known.fold_state, type=FoldState)
-        except msgspec.MsgspecError:  # of another release, or damaged: the rollout has it all
+        state = decode_state(known.fold_state)
+        if state is None:  # the rollout has it all
             return Job(file)
         return Job(file, (metadata, FoldPoint(known.bytes_folded, known.digest, state)))
 
@@ -121,7 +120,7 @@ class Indexer:
         with self._engine.write() as tx:
             if self._rebuild:
                 threads.delete(tx, thread_id)
-            self._put(tx, extraction.outcome.metadata, chosen[-1].path)
+            self._put(tx, extraction.outcome.metadata, chosen[-1].path, extraction.point.state)
             tools.put_first(tx, thread_id, extraction.outcome.dynamic_tools)
 
     def _read(self, paths: Iterable[str]) -> list[tuple[Job, Result]]:
@@ -155,7 +154,7 @@ class Indexer:
         if self._rebuild and not has_others:
             threads.delete(tx, metadata.id)
         if not has_others or not threads.exists(tx, metadata.id):
-            self._put(tx, metadata, path)
+            self._put(tx, metadata, path, extraction.point.state)
             tools.put_first(tx, metadata.id, extraction.outcome.dynamic_tools)
         return has_others
 
@@ -167,7 +166,13 @@ class Indexer:
             _log.warning("indexed again: %s", error.message)
             return None
 
-    def _put(self, tx: Transaction, metadata: ThreadMetadata, path: str) -> None:
+    def _put(
+        self,
+        tx: Transaction,
+        metadata: ThreadMetadata,
+        path: str,
+        state: FoldState | None = None,
+    ) -> None:
         """Write a row with what only the place of its file and the name list say."""
         current = self._current(tx, metadata.id)
         archived_at = None
@@ -183,6 +188,8 @@ class Indexer:
                 name=self._names.get(metadata.id, metadata.name),
             ),
         )
+        if state is not None:
+            threads.set_fold_state(tx, metadata.id, encode_state(state))
 
 
 def choose_files(thread_id: str, candidates: list[RolloutFile]) -> list[RolloutFile]:
@@ -217,7 +224,7 @@ def _read_row(file: RolloutFile, extraction: Extraction, before: FileRow | None)
         inode=file.inode,
         bytes_folded=point.bytes_folded,
         digest=point.digest,
-        fold_state=msgspec.json.encode(point.state).decode(),
+        fold_state=encode_state(point.state),
         parse_errors=outcome.parse_errors + (before.parse_errors if before else 0),
     )
 

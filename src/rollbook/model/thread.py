@@ -19,6 +19,12 @@ from rollbook.model.times import whole_seconds
 DEFAULT_SANDBOX_POLICY = '{"type":"read-only"}'
 DEFAULT_APPROVAL_MODE = "on-request"
 _CANONICAL_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
+# What a lenient parser takes. uuid.UUID alone takes more: whatever int() reads as a number.
+_LENIENT_ID = re.compile(
+    r"[0-9a-f]{32}|(urn:uuid:)?(\{)?[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?(2)\})",
+    re.ASCII | re.IGNORECASE,
+)
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
 
 
 class ThreadMetadata(msgspec.Struct, frozen=True):
@@ -123,14 +129,17 @@ def parse_thread_id(text: str) -> str:
     """
     if _CANONICAL_ID.fullmatch(text):
         return text
-    try:
+    if _LENIENT_ID.fullmatch(text):
         return str(uuid.UUID(text))
-    except ValueError as error:
-        raise InvalidThreadIdError(
-            f"{text[:100]!r} is not a thread id", hint="a thread id is a UUID"
-        ) from error
+    raise InvalidThreadIdError(f"{text[:100]!r} is not a thread id", hint="a thread id is a UUID")
 
 
 def clean_text(text: str) -> str:
-    """Replace NUL, which no database keeps faithfully, by the replacement character."""
-    return text.replace("\0", "\ufffd") if "\0" in text else text
+    """Replace what no database keeps faithfully by the replacement character.
+
+    That is NUL, and the halves of characters that stand for bytes which are no Unicode
+    (behaviour.md 14).
+    """
+    if text.isascii() and "\0" not in text:
+        return text
+    return _NO_TEXT.sub("\ufffd", text)

@@ -27,8 +27,9 @@ from rollbook.rollout.lines import (
 class FoldState(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the fold remembers of the records so far, beside the metadata.
 
-    ``has_title``: the title comes from one of them.  ``title_is_tentative``: the title comes from a message that no event has confirmed yet; an event
-    in the same turn says what the person really wrote.  ``own_from``: records with a smaller
+    ``has_title``: the title comes from one of them.  ``title_is_tentative``: it comes from a message
+    that no event has confirmed yet; an event in the same turn says what the person really wrote.
+     ``own_from``: records with a smaller
     ordinal were copied from the parent of a sub-agent and say nothing of this thread.
     ``has_meta``: the thread's own session meta was among the records.
     """
@@ -37,6 +38,19 @@ class FoldState(msgspec.Struct, frozen=True, omit_defaults=True):
     title_is_tentative: bool = False
     own_from: int = 0
     has_meta: bool = False
+
+
+def encode_state(state: FoldState) -> str:
+    """Write a state as the JSON text that is stored."""
+    return msgspec.json.encode(state).decode()
+
+
+def decode_state(text: str) -> FoldState | None:
+    """Read a stored state; None for that of another release, or a damaged one."""
+    try:
+        return msgspec.json.decode(text, type=FoldState)
+    except msgspec.MsgspecError:
+        return None
 
 
 _Folded = tuple[ThreadMetadata, FoldState]

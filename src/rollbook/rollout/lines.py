@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 
+from rollbook.model.thread import clean_text
+
 # Kinds that some release writes.  Others are normal too, and counted.
 KNOWN_TYPES = frozenset(
     {
@@ -51,6 +53,7 @@ class _Line(msgspec.Struct):
 
 
 _decoder = msgspec.json.Decoder(_Line)
+_encoder = msgspec.json.Encoder()
 
 
 def decode_line(line: bytes | bytearray | memoryview) -> RolloutItem:
@@ -66,10 +69,29 @@ def decode_line(line: bytes | bytearray | memoryview) -> RolloutItem:
 
 
 def to_item(value: RolloutItem | Mapping[str, Any]) -> RolloutItem:
-    """Accept a record, or the JSON object of its line."""
-    if isinstance(value, RolloutItem):
-        return value
-    return msgspec.convert(value, RolloutItem)
+    """Accept a record, or the JSON object of its line, if it can be written as one.
+
+    Halves of characters become the replacement character, as no UTF-8 has them.
+    Errors: MalformedLineError for what is no record or no JSON.
+    """
+    try:
+        item = value if isinstance(value, RolloutItem) else msgspec.convert(value, RolloutItem)
+        _encoder.encode(item.payload)
+    except UnicodeEncodeError:
+        return msgspec.structs.replace(item, payload=_unicode(item.payload))
+    except (msgspec.MsgspecError, TypeError, OverflowError, RecursionError) as error:
+        raise MalformedLineError(str(error)) from error
+    return item
+
+
+def _unicode(value: Any) -> Any:
+    if isinstance(value, str):
+        return clean_text(value)
+    if isinstance(value, Mapping):
+        return {_unicode(key): _unicode(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_unicode(inner) for inner in value]
+    return value
 
 
 def text_of(payload: Mapping[str, Any], key: str) -> str:

@@ -25,6 +25,9 @@ class Transaction(Protocol):
     def execute_many(self, sql: str, parameters: Iterable[Parameters]) -> None:
         """Run one statement once for each set of parameters."""
 
+    def contains(self, column: str, parameter: str) -> str:
+        """Give the condition that a column holds the text of a parameter, ASCII case ignored."""
+
     def script(self, sql: str) -> None:
         """Run several statements without parameters, as a migration has them."""
 

@@ -53,6 +53,10 @@ class SqliteTransaction:
         """Run one statement once for each set of parameters."""
         self._connection.executemany(sql, (dict(each) for each in parameters)).fetchall()
 
+    def contains(self, column: str, parameter: str) -> str:
+        """Give the condition that a column holds the text of a parameter, ASCII case ignored."""
+        return f"instr(lower({column}), lower(:{parameter})) > 0"
+
     def script(self, sql: str) -> None:
         """Run several statements."""
         self._connection.execute(sql).fetchall()

@@ -5,13 +5,14 @@ is stored as it is.  The functions take the home's absolute path as text and giv
 """
 
 import logging
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 from rollbook.errors import DatabaseDamagedError, InvalidThreadIdError
 from rollbook.model.paging import Anchor, SortKey, ThreadFilter
-from rollbook.model.thread import ThreadMetadata, parse_thread_id
-from rollbook.model.times import to_epoch
+from rollbook.model.thread import ThreadMetadata, clean_text, parse_thread_id
+from rollbook.model.times import to_epoch, whole_seconds
 from rollbook.store.engine import Row, Transaction
 from rollbook.store.statements import load
 
@@ -57,6 +58,17 @@ def upsert(tx: Transaction, home: str, metadata: ThreadMetadata) -> None:
     tx.execute(_STATEMENTS["upsert"], _to_row(metadata, home))
 
 
+def fold_state(tx: Transaction, thread_id: str) -> str:
+    """Read what the fold of a thread remembers, as JSON; ``{}`` where there is nothing."""
+    rows = tx.query(_STATEMENTS["fold_state"], {"id": thread_id})
+    return str(rows[0][0]) if rows else "{}"
+
+
+def set_fold_state(tx: Transaction, thread_id: str, state: str) -> None:
+    """Remember the state of a thread's fold."""
+    tx.execute(_STATEMENTS["set_fold_state"], {"id": thread_id, "fold_state": state})
+
+
 def delete(tx: Transaction, thread_id: str) -> None:
     """Remove a thread and its tools."""
     tx.execute(_STATEMENTS["delete"], {"id": thread_id})
@@ -75,17 +87,21 @@ def page(
     A row with impossible values is left out and logged, as one bad row must not hide the rest.
     Source: behaviour.md 71 to 77.
     """
-    rows = _listing(tx, ", ".join(COLUMNS), limit + 1, anchor, sort_key, threads)
-    items = []
-    for row in rows[:limit]:
-        try:
-            items.append(_from_row(row, home))
-        except DatabaseDamagedError as error:
-            _log.warning("left out of a listing: %s", error.message)
-    column = COLUMNS.index(_SORT_COLUMNS[sort_key])
-    last = rows[limit - 1] if len(rows) > limit > 0 else None
-    next_anchor = Anchor(_time(last[column]), last[0]) if last else None
-    return items, next_anchor, len(rows)
+    items: list[ThreadMetadata] = []
+    place, scanned = _place(anchor), 0
+    while True:
+        wanted = limit - len(items)
+        rows = _listing(tx, ", ".join(COLUMNS), wanted + 1, place, sort_key, threads)
+        scanned += len(rows)
+        items += _readable(rows[:wanted], home)
+        has_more = len(rows) > wanted
+        if not has_more or len(items) == limit:
+            break
+        place = (rows[wanted - 1][COLUMNS.index(_SORT_COLUMNS[sort_key])], rows[wanted - 1][0])
+    if not has_more or not items:
+        return items, None, scanned
+    last_time = getattr(items[-1], _SORT_COLUMNS[sort_key])
+    return items, Anchor(last_time, items[-1].id), scanned
 
 
 def ids(
@@ -96,7 +112,7 @@ def ids(
     threads: ThreadFilter,
 ) -> list[str]:
     """Read the ids of at most ``limit`` threads in listing order (behaviour.md 76)."""
-    return [row[0] for row in _listing(tx, "id", limit, anchor, sort_key, threads)]
+    return [row[0] for row in _listing(tx, "id", limit, _place(anchor), sort_key, threads)]
 
 
 def set_names(tx: Transaction, names: dict[str, str]) -> None:
@@ -113,11 +129,23 @@ def without_rollout_file(tx: Transaction, home: str) -> list[tuple[str, str]]:
     return [(thread_id, _absolute(path, home)) for thread_id, path in rows]
 
 
+def _readable(rows: list[Row], home: str) -> Iterator[ThreadMetadata]:
+    for row in rows:
+        try:
+            yield _from_row(row, home)
+        except DatabaseDamagedError as error:
+            _log.warning("left out of a listing: %s", error.message)
+
+
+def _place(anchor: Anchor | None) -> tuple[int, str] | None:
+    return (to_epoch(whole_seconds(anchor.ts)), parse_thread_id(anchor.id)) if anchor else None
+
+
 def _listing(
     tx: Transaction,
     columns: str,
     limit: int,
-    anchor: Anchor | None,
+    after: tuple[int, str] | None,
     sort_key: SortKey,
     threads: ThreadFilter,
 ) -> list[Row]:
@@ -136,13 +164,13 @@ def _listing(
         where.append(_in_list("model_provider", threads.providers, parameters))
     if threads.cwd is not None:
         where.append("cwd = :cwd")
-        parameters["cwd"] = threads.cwd
+        parameters["cwd"] = clean_text(threads.cwd)
     if threads.title_contains:
-        where.append("lower(title) LIKE lower(:title) ESCAPE '\\'")
-        parameters["title"] = f"%{_literal(threads.title_contains)}%"
-    if anchor is not None:
-        where.append(f"({sort}, id) < (:anchor_ts, :anchor_id)")
-        parameters |= {"anchor_ts": to_epoch(anchor.ts), "anchor_id": anchor.id}
+        where.append(tx.contains("title", "title"))
+        parameters["title"] = clean_text(threads.title_contains)
+    if after is not None:
+        where.append(f"({sort}, id) < (:after_time, :after_id)")
+        parameters |= {"after_time": after[0], "after_id": after[1]}
     return tx.query(
         f"SELECT {columns} FROM threads WHERE {' AND '.join(where)}"
         f" ORDER BY {sort} DESC, id DESC LIMIT :n",
@@ -151,13 +179,9 @@ def _listing(
 
 
 def _in_list(column: str, values: tuple[str, ...], parameters: dict[str, Any]) -> str:
-    names = {f"{column}_{index}": value for index, value in enumerate(values)}
+    names = {f"{column}_{index}": clean_text(value) for index, value in enumerate(values)}
     parameters |= names
     return f"{column} IN ({', '.join(':' + name for name in names)})"
-
-
-def _literal(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
 
 
 def _to_row(metadata: ThreadMetadata, home: str) -> dict[str, Any]:
@@ -169,7 +193,7 @@ def _to_row(metadata: ThreadMetadata, home: str) -> dict[str, Any]:
     row["archived_at"] = metadata.archived_at and to_epoch(metadata.archived_at)
     row["has_user_event"] = int(metadata.has_user_event)
     row["archived"] = int(metadata.archived_at is not None)
-    return row
+    return {k: clean_text(v) if isinstance(v, str) else v for k, v in row.items()}
 
 
 _PATH, _USER_EVENT, _ARCHIVED = map(
@@ -201,7 +225,7 @@ def _time(seconds: int) -> datetime:
 
 
 def _relative(path: str, home: str) -> str:
-    return path.removeprefix(home + "/")
+    return path.removeprefix(home + "/").lstrip("/") if path.startswith(home + "/") else path
 
 
 def _absolute(path: str, home: str) -> str:

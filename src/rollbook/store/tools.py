@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from rollbook.errors import DatabaseDamagedError, ThreadNotFoundError
-from rollbook.model.thread import DynamicToolSpec
+from rollbook.errors import DatabaseDamagedError, ThreadNotFoundError, UsageError
+from rollbook.model.thread import DynamicToolSpec, clean_text
 from rollbook.store import threads
 from rollbook.store.engine import Transaction
 from rollbook.store.statements import load
@@ -35,7 +35,8 @@ def get(tx: Transaction, thread_id: str) -> list[DynamicToolSpec]:
 def put_first(tx: Transaction, thread_id: str, tools: Sequence[DynamicToolSpec]) -> None:
     """Store all of a thread's tools, unless it has some already: the first writer wins.
 
-    Errors: ThreadNotFoundError where the thread isn't known (behaviour.md 26).
+    Errors: ThreadNotFoundError where the thread isn't known (behaviour.md 26), UsageError for a
+    schema that is no JSON.
     """
     if not tools or tx.query(_STATEMENTS["any"], {"thread_id": thread_id}):
         return
@@ -49,15 +50,30 @@ def put_first(tx: Transaction, thread_id: str, tools: Sequence[DynamicToolSpec])
             {
                 "thread_id": thread_id,
                 "position": position,
-                "name": tool.name,
-                "description": tool.description,
-                "input_schema": msgspec.json.encode(tool.input_schema).decode(),
+                "name": _text(tool.name),
+                "description": _text(tool.description),
+                "input_schema": _schema_text(tool),
                 "defer_loading": int(tool.defer_loading),
                 "namespace": tool.namespace,
             }
             for position, tool in enumerate(tools)
         ],
     )
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise UsageError(f"name and description of a tool are texts, not {value!r:.100}")
+    return clean_text(value)
+
+
+def _schema_text(tool: DynamicToolSpec) -> str:
+    try:
+        return msgspec.json.encode(tool.input_schema).decode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UsageError(
+            f"the schema of the tool {tool.name[:100]!r} is no JSON: {error}"
+        ) from error
 
 
 def _schema(text: str, thread_id: str) -> object:

@@ -21,3 +21,10 @@ UPDATE threads SET name = :name WHERE id = :id AND (name IS NULL OR name <> :nam
 -- without_rollout_file: Threads of this home that no indexed rollout stands for.
 SELECT id, rollout_path FROM threads
 WHERE NOT EXISTS (SELECT 1 FROM rollout_files WHERE rollout_files.thread_id = threads.id)
+
+
+-- fold_state: What the fold remembers of a thread.
+SELECT fold_state FROM threads WHERE id = :id
+
+-- set_fold_state: Remember the state of a thread's fold.
+UPDATE threads SET fold_state = :fold_state WHERE id = :id
