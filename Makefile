@@ -5,11 +5,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 SAMPLE := build/sample-home
 
-.PHONY: help run test lint fix clean
+.PHONY: help run test test-codex lint fix clean
 
 help:
 	@echo "make run    install Rollbook into $(VENV), index your home and list its newest threads"
 	@echo "make test   install what tests need; lint, types, import rules, tests"
+	@echo "make test-codex  have real releases of Codex (from npm) read what Rollbook has recorded"
 	@echo "make lint   only lint, types and import rules"
 	@echo "make fix    format and mend what can be mended by machine"
 	@echo "make clean  remove all that these commands made"
@@ -28,6 +29,9 @@ run: $(VENV)/.installed
 
 test: $(VENV)/.installed-test lint
 	$(BIN)/pytest
+
+test-codex: $(VENV)/.installed-test
+	$(BIN)/pytest -m codex tests/codex
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .

@@ -10,6 +10,9 @@ from importlib.metadata import version as _version
 
 from rollbook.aio import AsyncStateRuntime
 from rollbook.errors import RollbookError
+from rollbook.loghandler import RollbookHandler, thread_context
+from rollbook.logs.reader import LogReader
+from rollbook.model.log import LogEntry, LogLimits, LogQuery, LogRow
 from rollbook.model.outcome import BackfillStats, RolloutFailure, SyncProgress
 from rollbook.model.paging import Anchor, SortKey, ThreadsPage, format_cursor, parse_cursor
 from rollbook.model.thread import DynamicToolSpec, ThreadMetadata, ThreadMetadataBuilder
@@ -23,7 +26,13 @@ __all__ = [
     "AsyncStateRuntime",
     "BackfillStats",
     "DynamicToolSpec",
+    "LogEntry",
+    "LogLimits",
+    "LogQuery",
+    "LogReader",
+    "LogRow",
     "RollbookError",
+    "RollbookHandler",
     "RolloutFailure",
     "RolloutItem",
     "SortKey",
@@ -35,4 +44,5 @@ __all__ = [
     "__version__",
     "format_cursor",
     "parse_cursor",
+    "thread_context",
 ]

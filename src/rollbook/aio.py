@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from rollbook.model.log import LogEntry, LogLimits, LogQuery, LogRow
 from rollbook.model.outcome import BackfillStats, ProgressCallback
 from rollbook.model.paging import Anchor, SortKey, ThreadsPage
 from rollbook.model.thread import DynamicToolSpec, ThreadMetadata, ThreadMetadataBuilder
@@ -39,6 +40,7 @@ class AsyncStateRuntime:
         default_provider: str = "openai",
         database: str | os.PathLike[str] | None = None,
         backfill: bool = True,
+        log_limits: LogLimits = LogLimits(),
     ) -> "Opening":
         """See :meth:`rollbook.StateRuntime.open`.
 
@@ -52,6 +54,7 @@ class AsyncStateRuntime:
                 default_provider=default_provider,
                 database=database,
                 backfill=backfill,
+                log_limits=log_limits,
             )
         )
 
@@ -70,6 +73,15 @@ class AsyncStateRuntime:
         """See :meth:`rollbook.StateRuntime.close`."""
         await self._run(self._runtime.close)
         self._executor.shutdown(wait=False)
+
+    def before_closing(self, finish: Callable[[], None]) -> None:
+        """See :meth:`rollbook.StateRuntime.before_closing`; called in a worker thread."""
+        self._runtime.before_closing(finish)
+
+    @property
+    def blocking(self) -> StateRuntime:
+        """The same state without the hop, for what works in a thread of its own."""
+        return self._runtime
 
     @property
     def codex_home(self) -> Path:
@@ -207,6 +219,26 @@ class AsyncStateRuntime:
         return await self._run(
             self._runtime.sync, jobs=jobs, rebuild=rebuild, progress=progress, wait_s=wait_s
         )
+
+    async def insert_log(self, entry: LogEntry) -> None:
+        """See :meth:`rollbook.StateRuntime.insert_log`."""
+        await self._run(self._runtime.insert_log, entry)
+
+    async def insert_logs(self, entries: Sequence[LogEntry]) -> None:
+        """See :meth:`rollbook.StateRuntime.insert_logs`."""
+        await self._run(self._runtime.insert_logs, entries)
+
+    async def query_logs(self, query: LogQuery = LogQuery()) -> list[LogRow]:
+        """See :meth:`rollbook.StateRuntime.query_logs`."""
+        return await self._run(self._runtime.query_logs, query)
+
+    async def max_log_id(self, query: LogQuery = LogQuery()) -> int:
+        """See :meth:`rollbook.StateRuntime.max_log_id`."""
+        return await self._run(self._runtime.max_log_id, query)
+
+    async def delete_logs_before(self, ts: int) -> int:
+        """See :meth:`rollbook.StateRuntime.delete_logs_before`."""
+        return await self._run(self._runtime.delete_logs_before, ts)
 
     async def _run(
         self, operation: Callable[..., _Result], *arguments: Any, **options: Any

@@ -5,7 +5,7 @@ Everything public is a method of :class:`StateRuntime`; each is one transaction.
 """
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +19,9 @@ from rollbook.index.apply import apply_items, with_file_time
 from rollbook.index.backfill import Backfill
 from rollbook.index.background import BackgroundBackfill, is_synced
 from rollbook.index.lock import sync_lock
+from rollbook.logs.database import LogDatabase
+from rollbook.logs.reader import logs_beside
+from rollbook.model.log import LogEntry, LogLimits, LogQuery, LogRow
 from rollbook.model.outcome import BackfillStats, ProgressCallback
 from rollbook.model.paging import Anchor, SortKey, ThreadFilter, ThreadsPage
 from rollbook.model.thread import (
@@ -28,7 +31,7 @@ from rollbook.model.thread import (
     parse_thread_id,
 )
 from rollbook.model.times import whole_seconds
-from rollbook.rollout.layout import resolve_home
+from rollbook.rollout.layout import resolve_home, state_path
 from rollbook.rollout.lines import MalformedLineError, RolloutItem, to_item
 from rollbook.store import threads, tools
 from rollbook.store.sqlite import SqliteEngine
@@ -42,11 +45,15 @@ class StateRuntime:
     Safe to use from several threads; several processes may open the same home.
     """
 
-    def __init__(self, home: Path, engine: SqliteEngine, default_provider: str) -> None:
+    def __init__(
+        self, home: Path, engine: SqliteEngine, default_provider: str, log_limits: LogLimits
+    ) -> None:
         self._home = home
         self._engine = engine
         self._default_provider = default_provider
         self._background = BackgroundBackfill(engine, home, default_provider)
+        self._logs = LogDatabase(logs_beside(Path(engine.location)), log_limits)
+        self._closing: list[Callable[[], None]] = []
 
     @classmethod
     def open(
@@ -56,6 +63,7 @@ class StateRuntime:
         default_provider: str = "openai",
         database: str | os.PathLike[str] | None = None,
         backfill: bool = True,
+        log_limits: LogLimits = LogLimits(),
     ) -> Self:
         """Open the state of a home, creating its database where there is none.
 
@@ -63,15 +71,15 @@ class StateRuntime:
         to ``ROLLBOOK_DB``, then ``<home>/rollbook/state.sqlite``.  ``default_provider`` stands in
         for threads that name no model provider.  A home that was never synced is indexed in the
         background, unless ``backfill`` is false; reads by id are answered from the rollouts
-        meanwhile.
+        meanwhile.  ``log_limits`` bounds the logs, whose database stands beside the other and is
+        opened when it is first used.
 
         Errors: HomeNotFoundError, HomeError; DatabaseDamagedError, DatabaseVersionError,
         DatabaseBusyError, DatabaseError.  Source: behaviour.md 1, 115.
         """
         path = resolve_home(home)
-        location = database or os.environ.get("ROLLBOOK_DB") or path / "rollbook" / "state.sqlite"
-        engine = SqliteEngine.open(Path(os.path.abspath(Path(location).expanduser())))
-        runtime = cls(path, engine, default_provider)
+        engine = SqliteEngine.open(state_path(path, database))
+        runtime = cls(path, engine, default_provider, log_limits)
         if backfill:
             runtime._background.start()
         return runtime
@@ -88,9 +96,19 @@ class StateRuntime:
         self.close()
 
     def close(self) -> None:
-        """Stop a backfill in the background and close the database."""
+        """Stop what runs in the background, let log handlers write their last rows, and close."""
         self._background.end()
+        for finish in self._closing:
+            finish()
+        self._logs.close()
         self._engine.close()
+
+    def before_closing(self, finish: Callable[[], None]) -> None:
+        """Have a function called when this state is closed, while it can still be used.
+
+        For what writes in the background.  The functions are called in the order they came.
+        """
+        self._closing.append(finish)
 
     @property
     def codex_home(self) -> Path:
@@ -331,6 +349,40 @@ class StateRuntime:
                 rebuild=rebuild,
                 progress=progress,
             ).run()
+
+    def insert_log(self, entry: LogEntry) -> None:
+        """Append one log row.  Errors: DatabaseBusyError, DatabaseError.  Source: behaviour.md 121."""
+        self._logs.insert([entry])
+
+    def insert_logs(self, entries: Sequence[LogEntry]) -> None:
+        """Append log rows in order, all of them or none; nothing happens for none.
+
+        Errors: DatabaseBusyError where another process holds the lock for 30 s, DatabaseError.
+        Source: behaviour.md 125; any number of rows fits.
+        """
+        self._logs.insert(entries)
+
+    def query_logs(self, query: LogQuery = LogQuery()) -> list[LogRow]:
+        """Read log rows by id, oldest first unless the query says otherwise; empty for none.
+
+        Errors: UsageError for a negative limit; DatabaseError.
+        Source: behaviour.md 128 to 130; unlike 129, ``%`` and ``_`` are just characters.
+        """
+        return self._logs.select(query)
+
+    def max_log_id(self, query: LogQuery = LogQuery()) -> int:
+        """Find the largest id among the rows that a query asks for; 0 where there are none.
+
+        Source: behaviour.md 130.
+        """
+        return self._logs.max_id(query)
+
+    def delete_logs_before(self, ts: int) -> int:
+        """Delete the log rows whose time is before ``ts`` (epoch seconds); returns how many.
+
+        Works in small transactions, so that nobody who logs has to wait.  Source: behaviour.md 126.
+        """
+        return self._logs.delete_before(ts)
 
     def _required_thread(self, thread_id: str) -> ThreadMetadata:
         metadata = self.get_thread(thread_id)

@@ -139,9 +139,11 @@ def test_a_migration_with_another_checksum_is_refused(engine, path):
 
 
 def test_a_migration_that_fails_leaves_nothing_behind(path, monkeypatch):
-    good = migrate.load_migrations("sqlite")
-    bad = migrate.Migration(2, "bad", "CREATE TABLE half (x); CREATE TABLE half (x)", "c")
-    monkeypatch.setattr(sqlite, "load_migrations", lambda _: [*good, bad])
+    good = migrate.load_migrations("sqlite", "state")
+    bad = migrate.Migration(
+        len(good) + 1, "bad", "CREATE TABLE half (x); CREATE TABLE half (x)", "c"
+    )
+    monkeypatch.setattr(sqlite, "load_migrations", lambda *_: [*good, bad])
     with pytest.raises(DatabaseError, match="half"):
         SqliteEngine.open(path)
     monkeypatch.undo()
@@ -153,7 +155,7 @@ def test_a_migration_that_fails_leaves_nothing_behind(path, monkeypatch):
 
 
 def test_migrations_are_numbered_without_gaps_and_say_why():
-    migrations = migrate.load_migrations("sqlite")
+    migrations = migrate.load_migrations("sqlite", "state")
     assert [m.version for m in migrations] == list(range(1, len(migrations) + 1))
     assert all(m.sql.startswith("-- ") for m in migrations)
 

@@ -72,6 +72,14 @@ def resolve_home(home: str | os.PathLike[str] | None = None) -> Path:
     return path
 
 
+def state_path(home: Path | None, database: str | os.PathLike[str] | None = None) -> Path:
+    """Where the state database is: as given, else ``ROLLBOOK_DB``, else in the home."""
+    location = database or os.environ.get("ROLLBOOK_DB")
+    if not location:
+        return (home or resolve_home()) / "rollbook" / "state.sqlite"
+    return Path(os.path.abspath(Path(location).expanduser()))
+
+
 def is_rollout_name(name: str) -> bool:
     """Say whether a file name has the shape of a rollout's, plain or compressed."""
     return name.startswith(PREFIX) and name.endswith((SUFFIX, COMPRESSED_SUFFIX))

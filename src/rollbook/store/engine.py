@@ -9,8 +9,36 @@ from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
+import msgspec
+
 Row = tuple[Any, ...]
 Parameters = Mapping[str, Any]
+
+
+class Schema(msgspec.Struct, frozen=True):
+    """A kind of database: its migrations, the mark of its files, what to do when it is damaged.
+
+    ``gives_back``: deletions are large enough that the file should shrink after them.
+    """
+
+    name: str
+    application_id: int
+    damage_hint: str
+    gives_back: bool = False
+
+
+# The marks keep another program's database, or the wrong one of ours, from being taken for it.
+STATE = Schema(
+    name="state",
+    application_id=0x526F6C6C,  # "Roll"
+    damage_hint="move the file away and run `rollbook sync` to rebuild it from the rollouts",
+)
+LOGS = Schema(
+    name="logs",
+    application_id=0x526C6F67,  # "Rlog"
+    damage_hint="move the file away; logging then goes on in a new one",
+    gives_back=True,
+)
 
 
 class Transaction(Protocol):
@@ -34,6 +62,10 @@ class Transaction(Protocol):
 
 class Engine(Protocol):
     """A database that is open: many readers, one writer at a time."""
+
+    @property
+    def schema(self) -> Schema:
+        """Which kind of database this is."""
 
     @property
     def location(self) -> str:

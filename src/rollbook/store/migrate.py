@@ -27,9 +27,9 @@ class Migration(msgspec.Struct, frozen=True):
     checksum: str
 
 
-def load_migrations(engine_name: str) -> list[Migration]:
-    """Read an engine's migrations, in order."""
-    directory = resources.files("rollbook.store").joinpath("migrations", engine_name)
+def load_migrations(engine_name: str, schema_name: str) -> list[Migration]:
+    """Read an engine's migrations of one schema, in order."""
+    directory = resources.files("rollbook.store").joinpath("migrations", engine_name, schema_name)
     migrations = []
     for file in sorted(directory.iterdir(), key=lambda entry: entry.name):
         if file.name.endswith(".sql"):
@@ -83,7 +83,7 @@ def _missing(
         if checksum != known[version].checksum:
             raise DatabaseDamagedError(
                 f"the database {engine.location} has another schema {version} than this release",
-                hint="move the file away and run `rollbook sync` to rebuild it",
+                hint=engine.schema.damage_hint,
             )
     done = {version for version, _ in applied}
     return [migration for migration in migrations if migration.version not in done]

@@ -9,30 +9,26 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from queue import Empty, LifoQueue
 from typing import Any, Self, TypeVar
 
 import apsw
 
-from rollbook.errors import (
-    DatabaseBusyError,
-    DatabaseDamagedError,
-    DatabaseError,
-)
-from rollbook.store.engine import Parameters, Row
+from rollbook.errors import DatabaseError
+from rollbook.forks import abandon, hold_during_fork, renew_after_fork
+from rollbook.store.engine import STATE, Parameters, Row, Schema
 from rollbook.store.migrate import load_migrations, migrate
+from rollbook.store.sqlite_errors import BUSY, busy, translated
 
 BUSY_TIMEOUT_S = 5.0
 GIVE_UP_AFTER_S = 30.0
 MAX_READERS = 4
-APPLICATION_ID = 0x526F6C6C  # "Roll": so that no other program's database is taken for ours
+WAL_LIMIT_BYTES = 16 << 20  # what the WAL is cut down to after a checkpoint
 
 _JITTER = random.SystemRandom()
 _Result = TypeVar("_Result")
-_DAMAGED = (apsw.CorruptError, apsw.NotADBError)
-_BUSY = (apsw.BusyError, apsw.LockedError)
 
 
 class SqliteTransaction:
@@ -63,20 +59,31 @@ class SqliteTransaction:
 
 
 class SqliteEngine:
-    """An open SQLite database; see :class:`rollbook.store.engine.Engine` for the contract."""
+    """An open SQLite database; see :class:`rollbook.store.engine.Engine` for the contract.
+
+    A forked child opens connections of its own: SQLite must not be used across a fork.
+    """
 
     name = "sqlite"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, schema: Schema) -> None:
         self._path = path
+        self._schema = schema
+        self._start()
+        hold_during_fork(self._hold, self._release)
+        renew_after_fork(self._after_fork)
+
+    def _start(self) -> None:
         self._write_lock = threading.Lock()
         self._readers: LifoQueue[apsw.Connection] = LifoQueue()
         self._reader_slots = threading.Semaphore(MAX_READERS)
         self._connections: list[apsw.Connection] = []
-        self._writer = self._connect(BUSY_TIMEOUT_S)
+        self._held: list[threading.Lock | threading.Semaphore] = []
+        self._is_closed = False
+        self._write_connection: apsw.Connection | None = None
 
     @classmethod
-    def open(cls, path: Path) -> Self:
+    def open(cls, path: Path, schema: Schema = STATE) -> Self:
         """Open the database at a path, with what is missing created: file, directory, schema.
 
         An up-to-date database is opened without a write lock.  New files are private to the user.
@@ -84,12 +91,14 @@ class SqliteEngine:
         newer release wrote it, DatabaseBusyError, DatabaseError where the file can't be used.
         """
         is_new = _create_file(path)
-        with _translated(path):
-            if not is_new:
-                _refuse_foreign(path)
-            engine = cls(path)
+        engine = cls(path, schema)
         try:
-            engine._prepare()
+            with engine._translated():
+                if not is_new:
+                    engine._refuse_foreign()
+                engine._prepare()
+                applied = engine._applied_migrations()
+            migrate(engine, applied, load_migrations(cls.name, schema.name))
         except BaseException:
             engine.close()
             raise
@@ -100,10 +109,15 @@ class SqliteEngine:
         """The path of the file."""
         return str(self._path)
 
+    @property
+    def schema(self) -> Schema:
+        """Which kind of database this is."""
+        return self._schema
+
     @contextmanager
     def read(self) -> Iterator[SqliteTransaction]:
         """Lend a connection for reading."""
-        with self._reader_slots, _translated(self._path):
+        with self._reader_slots, self._translated():
             try:
                 connection = self._readers.get_nowait()
             except Empty:
@@ -116,57 +130,142 @@ class SqliteEngine:
     @contextmanager
     def write(self) -> Iterator[SqliteTransaction]:
         """Run the block in a transaction that holds the write lock from its beginning."""
-        if not self._write_lock.acquire(timeout=GIVE_UP_AFTER_S):
-            raise _busy(self._path)
-        try:
-            with _translated(self._path):
-                _retry(self._path, lambda: self._writer.execute("BEGIN IMMEDIATE"))
-                try:
-                    yield SqliteTransaction(self._writer)
-                    _retry(self._path, lambda: self._writer.execute("COMMIT"))
-                except BaseException:
-                    if self._writer.in_transaction:
-                        self._writer.execute("ROLLBACK")
-                    raise
-        finally:
-            self._write_lock.release()
+        with self._writing() as connection:
+            self._retry(lambda: connection.execute("BEGIN IMMEDIATE"))
+            try:
+                yield SqliteTransaction(connection)
+                self._retry(lambda: connection.execute("COMMIT"))
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+
+    def used_bytes(self) -> int:
+        """Say how much of the file is in use."""
+        return self._bytes("page_count") - self.unused_bytes()
+
+    def unused_bytes(self) -> int:
+        """Say how much of the file is free for new rows."""
+        return self._bytes("freelist_count")
+
+    def give_back(self, max_bytes: int) -> None:
+        """Return at most so many unused bytes to the file system."""
+        with self._writing() as connection:
+            pages = max(1, max_bytes // self._pragma("page_size"))
+            self._retry(
+                lambda: connection.execute(f"PRAGMA incremental_vacuum({pages})").fetchall()
+            )
+            connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+
+    def _bytes(self, count: str) -> int:
+        with self.read() as tx:
+            (pages,), (page_size,) = tx.query(f"PRAGMA {count}") + tx.query("PRAGMA page_size")
+        return int(pages * page_size)
 
     def close(self) -> None:
         """Close all connections."""
+        self._is_closed = True
         for connection in self._connections:
             connection.close()
 
+    def _hold(self) -> None:
+        """Keep all threads out of SQLite, whose own locks a child would inherit locked."""
+        locks: list[threading.Lock | threading.Semaphore] = [self._write_lock]
+        locks += [self._reader_slots] * MAX_READERS
+        self._held = [lock for lock in locks if lock.acquire(timeout=BUSY_TIMEOUT_S)]
+
+    def _release(self) -> None:
+        for lock in self._held:
+            lock.release()
+        self._held = []
+
+    def _after_fork(self) -> None:
+        """Leave the parent's connections alone, never closing them, and start with none."""
+        abandon(self._connections)
+        was_closed = self._is_closed
+        self._start()
+        self._is_closed = was_closed
+
+    @property
+    def _writer(self) -> apsw.Connection:
+        if self._write_connection is None:
+            self._write_connection = self._connect(BUSY_TIMEOUT_S)
+        return self._write_connection
+
+    @contextmanager
+    def _writing(self) -> Iterator[apsw.Connection]:
+        if not self._write_lock.acquire(timeout=GIVE_UP_AFTER_S):
+            raise busy(self._path, GIVE_UP_AFTER_S)
+        try:
+            with self._translated():
+                yield self._writer
+        finally:
+            self._write_lock.release()
+
     def _connect(self, busy_timeout_s: float) -> apsw.Connection:
+        if self._is_closed:
+            raise DatabaseError(f"the database {self._path} was closed before")
         connection = apsw.Connection(str(self._path))
         self._connections.append(connection)
         connection.set_busy_timeout(int(busy_timeout_s * 1000))
-        connection.execute("PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON")
+        connection.execute(
+            "PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON;"
+            f" PRAGMA journal_size_limit = {WAL_LIMIT_BYTES}"
+        ).fetchall()
         return connection
 
     def _prepare(self) -> None:
-        """Make the database one of ours in WAL mode with the current schema, if it isn't yet."""
-        with _translated(self._path):
-            if self._pragma("application_id") != APPLICATION_ID:
-                self._retried(f"PRAGMA application_id = {APPLICATION_ID}")
-            if self._pragma("journal_mode") != "wal":
-                self._retried("PRAGMA journal_mode = WAL")
-            applied = self._applied_migrations()
-        migrate(self, applied, load_migrations(self.name))
+        """Make the database one of ours in WAL mode, if it isn't yet."""
+        if self._pragma("application_id") != self._schema.application_id:
+            if self._schema.gives_back:  # can only be chosen while there is no table
+                self._retried("PRAGMA auto_vacuum = INCREMENTAL")
+            self._retried(f"PRAGMA application_id = {self._schema.application_id}")
+        if self._pragma("journal_mode") != "wal":
+            self._retried("PRAGMA journal_mode = WAL")
+
+    def _refuse_foreign(self) -> None:
+        """Look at an existing file without changing it; refuse what isn't a database of ours."""
+        if self._path.stat().st_size == 0:
+            return
+        connection = apsw.Connection(str(self._path), flags=apsw.SQLITE_OPEN_READONLY)
+        try:
+            connection.set_busy_timeout(int(GIVE_UP_AFTER_S * 1000))
+            has_tables = connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()
+            mark = connection.pragma("application_id")
+        finally:
+            connection.close()
+        if has_tables and mark != self._schema.application_id:
+            raise DatabaseError(
+                f"{self._path} is a database of another program,"
+                f" not the {self._schema.name} of Rollbook",
+                hint="Rollbook leaves it alone; name another file with --db",
+            )
 
     def _applied_migrations(self) -> list[tuple[int, str]]:
-        if not self._has_tables():
+        if not self._writer.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall():
             return []
         rows = self._writer.execute("SELECT version, checksum FROM schema_migrations")
         return [(int(str(version)), str(checksum)) for version, checksum in rows]
 
-    def _has_tables(self) -> bool:
-        return bool(self._writer.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall())
-
     def _pragma(self, name: str) -> Any:
-        return _retry(self._path, lambda: self._writer.pragma(name))
+        return self._retry(lambda: self._writer.pragma(name))
 
     def _retried(self, sql: str) -> None:
-        _retry(self._path, lambda: self._writer.execute(sql).fetchall())
+        self._retry(lambda: self._writer.execute(sql).fetchall())
+
+    def _retry(self, action: Callable[[], _Result]) -> _Result:
+        """Run an action again while the database is busy, with jitter, up to the limit."""
+        deadline = time.monotonic() + GIVE_UP_AFTER_S
+        while True:
+            try:
+                return action()
+            except BUSY as error:
+                if time.monotonic() > deadline:
+                    raise busy(self._path, GIVE_UP_AFTER_S) from error
+                time.sleep(_JITTER.uniform(0.001, 0.02))
+
+    def _translated(self) -> AbstractContextManager[None]:
+        return translated(self._path, GIVE_UP_AFTER_S, self._schema.damage_hint)
 
 
 def _create_file(path: Path) -> bool:
@@ -187,63 +286,3 @@ def _create_file(path: Path) -> bool:
             hint="name a file in a directory that you can write to with --db",
         ) from error
     return True
-
-
-def _refuse_foreign(path: Path) -> None:
-    """Look at an existing file without changing it; refuse what isn't a database of Rollbook."""
-    if path.stat().st_size == 0:
-        return
-    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
-    try:
-        connection.set_busy_timeout(int(GIVE_UP_AFTER_S * 1000))
-        has_tables = connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()
-        if has_tables and connection.pragma("application_id") != APPLICATION_ID:
-            raise DatabaseError(
-                f"{path} is a database of another program",
-                hint="Rollbook leaves it alone; name another file with --db",
-            )
-    finally:
-        connection.close()
-
-
-def _retry(path: Path, action: Callable[[], _Result]) -> _Result:
-    """Run an action again while the database is busy, with jitter, up to the limit."""
-    deadline = time.monotonic() + GIVE_UP_AFTER_S
-    while True:
-        try:
-            return action()
-        except _BUSY as error:
-            if time.monotonic() > deadline:
-                raise _busy(path) from error
-            time.sleep(_JITTER.uniform(0.001, 0.02))
-
-
-def _busy(path: Path) -> DatabaseBusyError:
-    return DatabaseBusyError(
-        f"the database {path} has been locked by another process for {GIVE_UP_AFTER_S:.0f} s",
-        hint="wait for that process or end it, then try again",
-    )
-
-
-@contextmanager
-def _translated(path: Path) -> Iterator[None]:
-    """Turn apsw's errors into ours, with the original as the cause."""
-    try:
-        yield
-    except _BUSY as error:
-        raise _busy(path) from error
-    except _DAMAGED as error:
-        raise DatabaseDamagedError(
-            f"the database {path} is damaged or no database: {error}",
-            hint="move the file away and run `rollbook sync` to rebuild it from the rollouts",
-        ) from error
-    except apsw.Error as error:
-        raise DatabaseError(f"the database {path} refused: {error}", hint=_hint(error)) from error
-
-
-def _hint(error: apsw.Error) -> str:
-    if isinstance(error, apsw.FullError):
-        return "free some disk space"
-    if isinstance(error, apsw.ReadOnlyError | apsw.CantOpenError | apsw.PermissionsError):
-        return "check the permissions of the file and its directory, or name another with --db"
-    return ""

@@ -1,0 +1,57 @@
+"""What a fork needs: things finished before it, held still during it, made anew in the child."""
+
+import os
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+_Calls = list["weakref.WeakMethod[Callable[[], None]]"]
+_finish: _Calls = []
+_hold: _Calls = []
+_release: _Calls = []
+_renew: _Calls = []
+_abandoned: list[Any] = []
+
+
+def finish_before_fork(finish: Callable[[], None]) -> None:
+    """Call a bound method before every fork, for as long as its object lives."""
+    _remember(_finish, finish)
+
+
+def hold_during_fork(hold: Callable[[], None], release: Callable[[], None]) -> None:
+    """Call a bound method when all is finished, and another in the parent after the fork.
+
+    Between them no thread may be where it holds a lock that the child would inherit for ever.
+    """
+    _remember(_hold, hold)
+    _remember(_release, release)
+
+
+def renew_after_fork(renew: Callable[[], None]) -> None:
+    """Call a bound method in every forked child, for as long as its object lives."""
+    _remember(_renew, renew)
+
+
+def abandon(belongings: Any) -> None:
+    """Keep what is the parent's from being closed in the child when nothing refers to it."""
+    _abandoned.append(belongings)
+
+
+def _remember(calls: _Calls, method: Callable[[], None]) -> None:
+    calls[:] = [known for known in calls if known() is not None]
+    calls.append(weakref.WeakMethod(method))
+
+
+def _call(*phases: _Calls) -> None:
+    for calls in phases:
+        for known in list(calls):
+            method = known()
+            if method is not None:
+                method()
+
+
+os.register_at_fork(
+    before=lambda: _call(_finish, _hold),
+    after_in_parent=lambda: _call(_release),
+    after_in_child=lambda: _call(_renew),
+)

@@ -1,0 +1,94 @@
+"""Keep the logs within their bounds, by small transactions that hold nobody up."""
+
+import threading
+import time
+from collections.abc import Callable
+
+from rollbook.model.log import LogLimits
+from rollbook.store import logs
+from rollbook.store.engine import Transaction
+from rollbook.store.sqlite import SqliteEngine
+
+STEP_ROWS = 250  # deleted in one transaction: a few milliseconds
+_STEP_BYTES = 1 << 20  # given back to the file system in one
+_PAUSE_S = 0.002  # between two, so that writers get their turn
+_TRIM_FROM = 0.95  # before the bound is reached, as more is written while it is being noticed
+_TRIM_TO = 0.85  # so that there is nothing to do for a while then
+_MAX_UNUSED = 8  # the file may be larger by this part of what is in use
+_DAY_S = 86400
+
+Deletion = Callable[[Transaction, int], int]
+
+
+class Bounds:
+    """The bounds of one database.  What is over them goes, the oldest first."""
+
+    def __init__(self, engine: SqliteEngine, limits: LogLimits, stop: threading.Event) -> None:
+        self._engine = engine
+        self._limits = limits
+        self._stop = stop
+        self._excess: Deletion | None = None
+
+    def make_room(self, tx: Transaction, rows: int) -> None:
+        """While there is too much, delete twice as many rows as are being added.
+
+        So writers can't outrun :meth:`keep`, however fast they are.
+        """
+        excess = self._excess
+        if excess is not None:
+            excess(tx, min(2 * rows, STEP_ROWS))
+
+    def keep(self) -> None:
+        """Delete what is too old, what is too much of a thread and of all; then shrink the file."""
+        now = int(time.time())
+        self.delete_before(now - self._limits.retention_days * _DAY_S)
+        while (thread_id := self._largest_thread()) is not None:
+            self._delete(self._excess_of(thread_id))
+        if self._engine.used_bytes() > self._limits.max_bytes * _TRIM_FROM:
+            self._delete(self._excess_of_all)
+        while self._engine.unused_bytes() > self._engine.used_bytes() // _MAX_UNUSED + _STEP_BYTES:
+            self._engine.give_back(_STEP_BYTES)
+            if self._stop.wait(_PAUSE_S):
+                return
+
+    def delete_before(self, ts: int) -> int:
+        """Delete all rows before a time; says how many."""
+        return self._in_steps(lambda tx, rows: logs.delete_before(tx, ts, rows))
+
+    def _largest_thread(self) -> str | None:
+        if self._stop.is_set():
+            return None
+        with self._engine.read() as tx:
+            return logs.largest_thread(tx, int(self._limits.max_thread_bytes * _TRIM_FROM))
+
+    def _excess_of(self, thread_id: str) -> Deletion:
+        enough = int(self._limits.max_thread_bytes * _TRIM_TO)
+
+        def delete(tx: Transaction, rows: int) -> int:
+            if logs.thread_bytes(tx, thread_id) <= enough:
+                return 0
+            return logs.delete_oldest_of(tx, thread_id, rows)
+
+        return delete
+
+    def _excess_of_all(self, tx: Transaction, rows: int) -> int:
+        if self._engine.used_bytes() <= self._limits.max_bytes * _TRIM_TO:
+            return 0
+        return logs.delete_oldest(tx, rows)
+
+    def _delete(self, excess: Deletion) -> None:
+        self._excess = excess
+        try:
+            self._in_steps(excess)
+        finally:
+            self._excess = None
+
+    def _in_steps(self, deletion: Deletion) -> int:
+        """Repeat a deletion, each time in a transaction of its own, until there is none left."""
+        total = 0
+        while True:
+            with self._engine.write() as tx:
+                deleted = deletion(tx, STEP_ROWS)
+            total += deleted
+            if not deleted or self._stop.wait(_PAUSE_S):
+                return total

@@ -1,0 +1,87 @@
+"""Read the logs of a home, or those that Codex keeps, and never write to them."""
+
+import os
+from pathlib import Path
+from typing import Self
+
+from rollbook.errors import DatabaseError, UsageError
+from rollbook.model.log import LogQuery, LogRow
+from rollbook.rollout.layout import resolve_home, state_path
+from rollbook.store import logs
+from rollbook.store.engine import STATE, Transaction
+from rollbook.store.snapshot import Snapshot
+
+_MESSAGE_COLUMNS = ("message", "feedback_log_body")  # what releases of Codex call the message
+
+
+class LogReader:
+    """Reads a log database, Rollbook's or Codex's own, and never writes to it."""
+
+    def __init__(self, path: Path) -> None:
+        self._snapshot = Snapshot(path)
+
+    @classmethod
+    def open(
+        cls,
+        home: str | os.PathLike[str] | None = None,
+        database: str | os.PathLike[str] | None = None,
+    ) -> Self:
+        """Find the logs of a home; they need not be there yet, and nothing is created.
+
+        ``home`` defaults to ``CODEX_HOME``, then ``~/.codex``.  ``database`` is a state database,
+        whose logs are meant, or any database with logs in it; it defaults to ``ROLLBOOK_DB``.
+        Errors: HomeNotFoundError, HomeError; DatabaseError where the file can't be read.
+        """
+        state = state_path(None if database else resolve_home(home), database)
+        if state.is_file() and _mark(state) != STATE.application_id:
+            return cls(state)
+        return cls(logs_beside(state))
+
+    @property
+    def path(self) -> Path:
+        """Where the database is, or will be."""
+        return self._snapshot.path
+
+    def exists(self) -> bool:
+        """Say whether the database is there."""
+        return self.path.is_file()
+
+    def query_logs(self, query: LogQuery) -> list[LogRow]:
+        """Read the rows that a query asks for, as :meth:`rollbook.StateRuntime.query_logs`.
+
+        Errors: DatabaseError where the file is no database with logs or can't be read.
+        """
+        return self._snapshot.read(
+            lambda tx: logs.select(tx, checked(query), message_column=_message_column(tx))
+        )
+
+    def last_id(self) -> int:
+        """Read the largest id of all; 0 where there are no rows."""
+        return self._snapshot.read(lambda tx: logs.max_id(tx, LogQuery()))
+
+
+def checked(query: LogQuery) -> LogQuery:
+    """Refuse what no database can be asked; UsageError names it."""
+    if query.limit is not None and query.limit < 0:
+        raise UsageError(f"there can't be {query.limit} log rows", hint="ask for 0 or more")
+    return query
+
+
+def _mark(path: Path) -> int:
+    return int(Snapshot(path).read(lambda tx: tx.query("PRAGMA application_id"))[0][0])
+
+
+def _message_column(tx: Transaction) -> str:
+    """Find out what a table of logs calls the message: releases of Codex differ."""
+    columns = {row[0] for row in tx.query("SELECT name FROM pragma_table_info('logs')")}
+    for name in _MESSAGE_COLUMNS:
+        if name in columns:
+            return name
+    raise DatabaseError("the database has no table of logs", hint="name another file with --db")
+
+
+def logs_beside(state: Path) -> Path:
+    """Where the logs of a state database are: ``logs.sqlite`` beside ``state.sqlite``."""
+    return state.with_name(
+        "logs.sqlite" if state.name == "state.sqlite" else f"{state.stem}.logs.sqlite"
+    )

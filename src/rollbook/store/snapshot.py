@@ -1,0 +1,71 @@
+"""Read an SQLite file that another program owns, without writing to it or being in its way."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import quote
+
+import apsw
+
+from rollbook.errors import DatabaseBusyError, DatabaseDamagedError, DatabaseError
+from rollbook.store.sqlite import SqliteTransaction
+from rollbook.store.sqlite_errors import translated
+
+_WAIT_S = 5.0
+_ATTEMPTS = 10
+_FLAGS = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+_HINT = "the program that owns it has to repair it; Rollbook only reads it"
+_Result = TypeVar("_Result")
+
+
+class Snapshot:
+    """The committed content of a database file, opened anew for each :meth:`read`.
+
+    Where a WAL lies beside the file, a program may have it open: then a read is one more reader of
+    the WAL, which holds up nobody.  Otherwise the file is read as it lies there, without any lock
+    or file of SQLite's beside it, and read again if it has changed meanwhile.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self, action: Callable[[SqliteTransaction], _Result]) -> _Result:
+        """Run an action on a connection that can't write; all of it sees one moment.
+
+        Errors: DatabaseError where there is no such file or it can't be read, DatabaseBusyError
+        where it changes all the time, DatabaseDamagedError.
+        """
+        for _ in range(_ATTEMPTS):
+            before = self._look()
+            try:
+                result = self._run(action, in_wal=before is None)
+            except DatabaseDamagedError:
+                if before == self._look():
+                    raise
+                continue  # it was being changed while it was read without a lock
+            if before == self._look():
+                return result
+        raise DatabaseBusyError(f"the database {self.path} changes faster than it can be read")
+
+    def _run(self, action: Callable[[SqliteTransaction], _Result], *, in_wal: bool) -> _Result:
+        mode = "mode=ro" if in_wal else "mode=ro&immutable=1"
+        with translated(self.path, _WAIT_S, _HINT):
+            connection = apsw.Connection(f"file:{quote(str(self.path))}?{mode}", flags=_FLAGS)
+            try:
+                connection.set_busy_timeout(int(_WAIT_S * 1000))
+                connection.execute("BEGIN")
+                return action(SqliteTransaction(connection))
+            finally:
+                connection.close()
+
+    def _look(self) -> tuple[int, ...] | None:
+        """Say what shows a change of the file; None where SQLite's own locks have to."""
+        if any(self.path.with_name(self.path.name + end).exists() for end in ("-wal", "-journal")):
+            return None
+        try:
+            status = self.path.stat()
+        except OSError as error:
+            raise DatabaseError(
+                f"the database {self.path} can't be read: {error.strerror}"
+            ) from error
+        return status.st_ino, status.st_size, status.st_mtime_ns

@@ -1,0 +1,34 @@
+-- insert: One row.
+INSERT INTO logs (ts, ts_nanos, level, target, message, module_path, file, line, thread_id)
+VALUES (:ts, :ts_nanos, :level, :target, :message, :module_path, :file, :line, :thread_id)
+
+-- count: Add to the size of a thread's rows.
+INSERT INTO log_threads (thread_id, bytes) VALUES (:thread_id, :bytes)
+ON CONFLICT (thread_id) DO UPDATE SET bytes = log_threads.bytes + excluded.bytes
+
+-- forget_empty: Threads that have no rows left.
+DELETE FROM log_threads WHERE bytes <= 0
+
+-- too_large: One thread whose rows are larger than allowed.
+SELECT thread_id FROM log_threads WHERE bytes > :bytes ORDER BY bytes DESC LIMIT 1
+
+-- size: How many bytes a thread's rows take.
+SELECT bytes FROM log_threads WHERE thread_id = :thread_id
+
+-- delete_before: The oldest rows before a time.
+DELETE FROM logs WHERE id IN (SELECT id FROM logs WHERE ts < :ts ORDER BY ts LIMIT :n)
+RETURNING coalesce(thread_id, ''), {size}
+
+-- delete_oldest: The rows that were written first.
+DELETE FROM logs WHERE id IN (SELECT id FROM logs ORDER BY id LIMIT :n)
+RETURNING coalesce(thread_id, ''), {size}
+
+-- delete_oldest_of: The rows of one thread that were written first.
+DELETE FROM logs
+WHERE id IN (SELECT id FROM logs WHERE thread_id = :thread_id ORDER BY id LIMIT :n)
+RETURNING coalesce(thread_id, ''), {size}
+
+-- delete_oldest_threadless: The rows without a thread that were written first.
+DELETE FROM logs
+WHERE id IN (SELECT id FROM logs WHERE thread_id IS NULL ORDER BY id LIMIT :n)
+RETURNING coalesce(thread_id, ''), {size}
