@@ -9,6 +9,7 @@ from click.shell_completion import get_completion_class
 from rollbook.cli import render
 from rollbook.cli.archive import archive_command, unarchive_command
 from rollbook.cli.list import list_command
+from rollbook.cli.logs import logs_command
 from rollbook.cli.options import Settings, add_options
 from rollbook.cli.show import path_command, show_command, tools_command
 from rollbook.cli.sync import sync_command
@@ -63,6 +64,7 @@ for command in (
     path_command,
     archive_command,
     unarchive_command,
+    logs_command,
     completion_command,
 ):
     cli.add_command(command)

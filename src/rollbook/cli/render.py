@@ -30,6 +30,12 @@ def printable(text: str) -> str:
     return _UNSAFE.sub("\ufffd", _SPACES.sub(" ", text).strip())
 
 
+def printable_lines(text: str) -> list[str]:
+    """Break text into lines that a terminal can be given as they are; at least one."""
+    lines = text.rstrip("\n").split("\n")
+    return [_UNSAFE.sub("\ufffd", line.removesuffix("\r").expandtabs()) for line in lines]
+
+
 def to_json(value: Any) -> str:
     """Write one JSON document that is safe to look at on a terminal, too."""
     text = msgspec.json.encode(value).decode()
@@ -88,6 +94,11 @@ def note_error(code: str, message: str, *, as_json: bool) -> None:
 def on_terminal() -> bool:
     """Say whether the answer goes to a person's terminal."""
     return sys.stdout.isatty()
+
+
+def has_colour() -> bool:
+    """Say whether the answer may have colours: on a terminal, unless NO_COLOR is set."""
+    return on_terminal() and not os.environ.get("NO_COLOR")
 
 
 def title_of(thread: ThreadMetadata) -> str:

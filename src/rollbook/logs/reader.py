@@ -55,6 +55,10 @@ class LogReader:
             lambda tx: logs.select(tx, checked(query), message_column=_message_column(tx))
         )
 
+    def thread_ids(self, prefix: str, limit: int) -> list[str]:
+        """Find at most ``limit`` thread ids that rows have and that begin with a text, in order."""
+        return self._snapshot.read(lambda tx: logs.thread_ids(tx, prefix, limit))
+
     def last_id(self) -> int:
         """Read the largest id of all; 0 where there are no rows."""
         return self._snapshot.read(lambda tx: logs.max_id(tx, LogQuery()))

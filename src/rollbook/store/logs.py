@@ -48,6 +48,19 @@ def max_id(tx: Transaction, query: LogQuery, *, message_column: str = "message")
     return int(rows[0][0]) if rows else 0
 
 
+def thread_ids(tx: Transaction, prefix: str, limit: int) -> list[str]:
+    """Find thread ids that begin with a text, in order.
+
+    One statement for each, as a thread may have a million rows.
+    """
+    found: list[str] = []
+    parameters = {"low": prefix, "high": prefix + chr(0x10FFFF)}
+    while len(found) < limit and (rows := tx.query(_STATEMENTS["next_thread"], parameters)):
+        found.append(rows[0][0])
+        parameters["low"] = found[-1] + "\x01"
+    return found
+
+
 def delete_before(tx: Transaction, ts: int, limit: int) -> int:
     """Delete at most ``limit`` of the rows before a time, oldest first; says how many."""
     return _deleted(tx, tx.query(_STATEMENTS["delete_before"], {"ts": ts, "n": limit}))

@@ -32,3 +32,6 @@ RETURNING coalesce(thread_id, ''), {size}
 DELETE FROM logs
 WHERE id IN (SELECT id FROM logs WHERE thread_id IS NULL ORDER BY id LIMIT :n)
 RETURNING coalesce(thread_id, ''), {size}
+
+-- next_thread: The first of a range of thread ids.
+SELECT thread_id FROM logs WHERE thread_id >= :low AND thread_id < :high ORDER BY thread_id LIMIT 1
