@@ -10,12 +10,15 @@ from importlib.metadata import version as _version
 
 from rollbook.aio import AsyncStateRuntime
 from rollbook.errors import RollbookError
+from rollbook.git import GitFacts
 from rollbook.loghandler import RollbookHandler, thread_context
 from rollbook.logs.reader import LogReader
 from rollbook.model.log import LogEntry, LogLimits, LogQuery, LogRow
 from rollbook.model.outcome import BackfillStats, RolloutFailure, SyncProgress
 from rollbook.model.paging import Anchor, SortKey, ThreadsPage, format_cursor, parse_cursor
 from rollbook.model.thread import DynamicToolSpec, ThreadMetadata, ThreadMetadataBuilder
+from rollbook.recorder.aio import AsyncRolloutRecorder
+from rollbook.recorder.recorder import RolloutRecorder
 from rollbook.rollout.lines import RolloutItem
 from rollbook.runtime import StateRuntime
 
@@ -23,9 +26,11 @@ __version__ = _version("rollbook")
 
 __all__ = [
     "Anchor",
+    "AsyncRolloutRecorder",
     "AsyncStateRuntime",
     "BackfillStats",
     "DynamicToolSpec",
+    "GitFacts",
     "LogEntry",
     "LogLimits",
     "LogQuery",
@@ -35,6 +40,7 @@ __all__ = [
     "RollbookHandler",
     "RolloutFailure",
     "RolloutItem",
+    "RolloutRecorder",
     "SortKey",
     "StateRuntime",
     "SyncProgress",

@@ -74,9 +74,9 @@ class AsyncStateRuntime:
         await self._run(self._runtime.close)
         self._executor.shutdown(wait=False)
 
-    def before_closing(self, finish: Callable[[], None]) -> None:
+    def before_closing(self, finish: Callable[[], None]) -> Callable[[], None]:
         """See :meth:`rollbook.StateRuntime.before_closing`; called in a worker thread."""
-        self._runtime.before_closing(finish)
+        return self._runtime.before_closing(finish)
 
     @property
     def blocking(self) -> StateRuntime:
@@ -87,6 +87,11 @@ class AsyncStateRuntime:
     def codex_home(self) -> Path:
         """See :attr:`rollbook.StateRuntime.codex_home`."""
         return self._runtime.codex_home
+
+    @property
+    def default_provider(self) -> str:
+        """See :attr:`rollbook.StateRuntime.default_provider`."""
+        return self._runtime.default_provider
 
     @property
     def database(self) -> str:
@@ -188,6 +193,10 @@ class AsyncStateRuntime:
     ) -> None:
         """See :meth:`rollbook.StateRuntime.apply_rollout_items`."""
         await self._run(self._runtime.apply_rollout_items, builder, items)
+
+    async def reconcile_rollout(self, rollout_path: str | os.PathLike[str]) -> None:
+        """See :meth:`rollbook.StateRuntime.reconcile_rollout`."""
+        await self._run(self._runtime.reconcile_rollout, rollout_path)
 
     async def mark_archived(
         self, thread_id: str, rollout_path: str | os.PathLike[str], archived_at: datetime

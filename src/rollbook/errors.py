@@ -8,7 +8,8 @@
     ├── HomeError                 home           exit 1   the home exists but can't be used
     │   └── HomeNotFoundError     home_not_found exit 3
     ├── ThreadNotFoundError       not_found      exit 3
-    ├── RolloutError              rollout        exit 1   one rollout can't be read or moved
+    ├── ThreadInUseError          in_use         exit 4   another recorder writes to the thread
+    ├── RolloutError              rollout        exit 1   one rollout can't be read, moved, written
     └── DatabaseError             database       exit 1
         ├── DatabaseBusyError     busy           exit 4
         ├── DatabaseDamagedError  damaged        exit 5
@@ -82,8 +83,15 @@ class ThreadNotFoundError(RollbookError):
     exit_code = 3
 
 
+class ThreadInUseError(RollbookError):
+    """Another recorder, of this process or another, has the thread's rollout open for writing."""
+
+    code = "in_use"
+    exit_code = 4
+
+
 class RolloutError(RollbookError):
-    """One file of a home can't be read or moved: ``path`` says which, ``reason`` why."""
+    """One file of a home can't be read, moved or written: ``path`` says which, ``reason`` why."""
 
     code = "rollout"
 

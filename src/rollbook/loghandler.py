@@ -80,7 +80,7 @@ class RollbookHandler(logging.Handler):
         self._renew()
         renew_after_fork(self._renew)
         finish_before_fork(self.flush)
-        self._state.before_closing(self.close)
+        self._forget_closing = self._state.before_closing(self.close)
 
     def _renew(self) -> None:
         self._waiting: deque[LogEntry] = deque()
@@ -142,6 +142,7 @@ class RollbookHandler(logging.Handler):
         """Write what waits and take no more."""
         if not self._is_closed:
             self._is_closed = True
+            self._forget_closing()
             self._some_wait.set()
             self._enough_wait.set()
             if self._writer is not None:

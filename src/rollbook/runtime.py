@@ -32,7 +32,7 @@ from rollbook.model.thread import (
 )
 from rollbook.model.times import whole_seconds
 from rollbook.rollout.layout import resolve_home, state_path
-from rollbook.rollout.lines import MalformedLineError, RolloutItem, to_item
+from rollbook.rollout.lines import MalformedLineError, RolloutItem, as_written, to_item
 from rollbook.store import threads, tools
 from rollbook.store.sqlite import SqliteEngine
 
@@ -53,7 +53,7 @@ class StateRuntime:
         self._default_provider = default_provider
         self._background = BackgroundBackfill(engine, home, default_provider)
         self._logs = LogDatabase(logs_beside(Path(engine.location)), log_limits)
-        self._closing: list[Callable[[], None]] = []
+        self._closing: dict[object, Callable[[], None]] = {}
 
     @classmethod
     def open(
@@ -98,22 +98,34 @@ class StateRuntime:
     def close(self) -> None:
         """Stop what runs in the background, let log handlers write their last rows, and close."""
         self._background.end()
-        for finish in self._closing:
+        for finish in reversed(list(self._closing.values())):
             finish()
         self._logs.close()
         self._engine.close()
 
-    def before_closing(self, finish: Callable[[], None]) -> None:
+    def before_closing(self, finish: Callable[[], None]) -> Callable[[], None]:
         """Have a function called when this state is closed, while it can still be used.
 
-        For what writes in the background.  The functions are called in the order they came.
+        For what writes in the background; the last to come is called first.  Returns a function
+        that takes it back.
         """
-        self._closing.append(finish)
+        key = object()
+        self._closing[key] = finish
+
+        def take_back() -> None:
+            self._closing.pop(key, None)
+
+        return take_back
 
     @property
     def codex_home(self) -> Path:
         """The absolute path of the home."""
         return self._home
+
+    @property
+    def default_provider(self) -> str:
+        """The model provider of threads that name none."""
+        return self._default_provider
 
     @property
     def database(self) -> str:
@@ -273,13 +285,25 @@ class StateRuntime:
         Source: behaviour.md 19, 20, 28; unlike 21, no concurrent change is lost.
         """
         try:
-            records = [to_item(item) for item in items]
+            records = [as_written(to_item(item)) for item in items]
         except MalformedLineError as error:
             raise UsageError(f"that is no record of a rollout: {error}") from error
         if not records:
             return
         with self._engine.write() as tx:
             apply_items(tx, self._home, builder, records, self._default_provider)
+
+    def reconcile_rollout(self, rollout_path: str | os.PathLike[str]) -> None:
+        """Bring the index in step with one rollout: reads what it doesn't know of it yet.
+
+        What can't be read is recorded, as in :meth:`sync`.  Nothing happens where there is no such
+        file.  Errors: UsageError for a path outside of the home.  Source: behaviour.md 120.
+        """
+        path = Path(os.path.abspath(rollout_path))
+        if not path.is_relative_to(self._home):
+            raise UsageError(f"{path} is not below the home {self._home}")
+        relative = path.relative_to(self._home).as_posix()
+        repair.index_rollout(self._engine, self._home, self._default_provider, relative)
 
     def mark_archived(
         self, thread_id: str, rollout_path: str | os.PathLike[str], archived_at: datetime

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from rollbook.errors import RolloutError, ThreadNotFoundError
+from rollbook.errors import RolloutError, ThreadInUseError, ThreadNotFoundError
 from rollbook.index.apply import with_file_time
 from rollbook.model.thread import ThreadMetadata
 from rollbook.rollout.layout import (
@@ -22,6 +22,7 @@ from rollbook.rollout.layout import (
     stat_rollout,
     unarchived_path,
 )
+from rollbook.rollout.writer import is_in_use
 from rollbook.store import files, threads
 from rollbook.store.engine import Engine, Transaction
 
@@ -96,6 +97,8 @@ def _renamed(home: Path, path: str, target: str, *, touch: bool) -> Iterator[Non
             path=path,
             hint="compare the two files and move one of them away",
         )
+    if is_in_use(source_file):
+        raise ThreadInUseError(f"a recorder is writing to {path}", hint="close it first")
     status = source_file.stat()
     try:
         target_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ from rollbook.rollout.extract import Extraction, FoldPoint, extract_segments
 from rollbook.rollout.fold import FoldState, decode_state, encode_state
 from rollbook.rollout.layout import (
     RolloutFile,
+    choose_files,
     is_archived_path,
     parse_rollout_name,
     stat_rollout,
@@ -190,27 +191,6 @@ class Indexer:
         )
         if state is not None:
             threads.set_fold_state(tx, metadata.id, encode_state(state))
-
-
-def choose_files(thread_id: str, candidates: list[RolloutFile]) -> list[RolloutFile]:
-    """Choose and order the files that make a thread: the first one, then its later segments.
-
-    Of copies with the same name the archived one counts (behaviour.md 118), else the newest.  A
-    file whose name says that it is another thread's counts only where there is no other.
-    """
-    by_name: dict[str, RolloutFile] = {}
-    for file in sorted(candidates, key=lambda file: (is_archived_path(file.path), file.mtime_ns)):
-        by_name[PurePosixPath(file.path).name] = file
-    heads, segments, others = [], [], []
-    for name, file in sorted(by_name.items()):
-        parsed = parse_rollout_name(name)
-        if parsed is None or parsed.thread_id != thread_id:
-            others.append(file)
-        elif parsed.segment:
-            segments.append(file)
-        else:
-            heads.append(file)
-    return heads[-1:] + segments or others[-1:]
 
 
 def _read_row(file: RolloutFile, extraction: Extraction, before: FileRow | None) -> FileRow:

@@ -58,6 +58,11 @@ def index_thread(engine: Engine, home: Path, default_provider: str, thread_id: s
     return bool(paths)
 
 
+def index_rollout(engine: Engine, home: Path, default_provider: str, path: str) -> None:
+    """Index one rollout, or what is new of it, by its path below the home."""
+    Indexer(engine, home, default_provider, _names(home)).index([path])
+
+
 def complete_thread_id(engine: Engine, home: Path, text: str) -> str:
     """Complete a shortened id from the database, else from the names of the rollouts.
 

@@ -70,7 +70,7 @@ def extract(
     ``updated_at``.  Errors: RolloutError naming the file where nothing can be learnt from it.
     Source: behaviour.md 33 to 37, 59.
     """
-    with _reading(home, file) as stream:
+    with reading(home, file) as stream:
         if resume is not None and _can_resume(stream, file, resume[1]):
             return _fold_on(stream, file, default_provider, *resume)
         stream.seek(0)
@@ -89,7 +89,7 @@ def extract_segments(home: Path, files: list[RolloutFile], default_provider: str
         before = whole.outcome
         metadata = msgspec.structs.replace(before.metadata, rollout_path=str(home / file.path))
         start = FoldPoint(0, b"", whole.point.state)
-        with _reading(home, file) as stream:
+        with reading(home, file) as stream:
             part = _fold_on(stream, file, default_provider, metadata, start)
         outcome = ExtractionOutcome(
             metadata=part.outcome.metadata,
@@ -108,7 +108,7 @@ def read_dynamic_tools(
 
     Empty where it has none.  Errors: RolloutError where the file can't be read.
     """
-    with _reading(home, file) as stream:
+    with reading(home, file) as stream:
         for item in Scan(stream):
             if item.type == "session_meta" and is_meta_of(item.payload, thread_id):
                 return dynamic_tools_of(item.payload)
@@ -120,7 +120,7 @@ def read_thread_id(home: Path, file: RolloutFile) -> str | None:
 
     Errors: RolloutError where the file can't be read.  Source: behaviour.md 36.
     """
-    with _reading(home, file) as stream:
+    with reading(home, file) as stream:
         for item in Scan(stream):
             if item.type == "session_meta" and _has_valid_id(item):
                 return parse_thread_id(text_of(item.payload, "id"))
@@ -128,7 +128,7 @@ def read_thread_id(home: Path, file: RolloutFile) -> str | None:
 
 
 @contextmanager
-def _reading(home: Path, file: RolloutFile) -> Iterator[BinaryIO]:
+def reading(home: Path, file: RolloutFile) -> Iterator[BinaryIO]:
     """Open a rollout for reading, decompressing on the way where it is compressed."""
     errors: tuple[type[Exception], ...] = (OSError, EOFError)
     try:

@@ -129,6 +129,12 @@ def unarchived_path(path: str) -> str | None:
     return f"{SESSIONS}/{'/'.join(match.groups())}/{name}" if match else None
 
 
+def new_rollout_path(home: Path, thread_id: str, now: datetime) -> Path:
+    """Where a new thread is recorded: by local time, of which ``now`` is (behaviour.md 13, 101)."""
+    name = f"{PREFIX}{now:%Y-%m-%dT%H-%M-%S}-{thread_id}{SUFFIX}"
+    return home / SESSIONS / f"{now:%Y}" / f"{now:%m}" / f"{now:%d}" / name
+
+
 def locate(home: Path, path: str) -> Path | None:
     """Find the file of a rollout path: the plain one, else the compressed one, else None."""
     plain = home / path
@@ -165,6 +171,27 @@ def find_rollouts(home: Path, thread_id: str) -> list[str]:
                 if name and name.thread_id == thread_id:
                     found.add(plain_name(path))
     return sorted(found, key=lambda path: (is_archived_path(path), path))
+
+
+def choose_files(thread_id: str, candidates: list[RolloutFile]) -> list[RolloutFile]:
+    """Choose and order the files that make a thread: the first one, then its later segments.
+
+    Of copies with the same name the archived one counts (behaviour.md 118), else the newest.  A
+    file whose name says that it is another thread's counts only where there is no other.
+    """
+    by_name: dict[str, RolloutFile] = {}
+    for file in sorted(candidates, key=lambda file: (is_archived_path(file.path), file.mtime_ns)):
+        by_name[PurePosixPath(file.path).name] = file
+    heads, segments, others = [], [], []
+    for name, file in sorted(by_name.items()):
+        parsed = parse_rollout_name(name)
+        if parsed is None or parsed.thread_id != thread_id:
+            others.append(file)
+        elif parsed.segment:
+            segments.append(file)
+        else:
+            heads.append(file)
+    return heads[-1:] + segments or others[-1:]
 
 
 def _log_failure(failure: RolloutFailure) -> None:

@@ -1,0 +1,109 @@
+"""All records of a thread, in order, and what of them the model would be given again."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from io import BufferedReader, RawIOBase
+from pathlib import Path
+from typing import Any, cast
+
+from rollbook.errors import RolloutError
+from rollbook.rollout.extract import reading
+from rollbook.rollout.injected import message_words
+from rollbook.rollout.layout import RolloutFile, choose_files, find_rollouts, stat_rollout
+from rollbook.rollout.lines import (
+    MalformedLineError,
+    RolloutItem,
+    decode_line,
+    integer_of,
+    list_of,
+    object_of,
+    text_of,
+)
+
+_MAX_LINEAGE = 100
+_BLOCK = 1 << 20
+
+
+def read_items(home: Path, thread_id: str) -> Iterator[RolloutItem]:
+    """Read every record of a thread from its rollouts, oldest first.
+
+    A thread that begins in another one gives the records of that first.  Lines that can't be read
+    are passed over (behaviour.md 34).  Nothing comes where the thread has no rollout.
+    Errors: RolloutError where a rollout can't be read, or the one it begins in is gone.
+    """
+    yield from _items(home, files_of(home, thread_id), None, 0)
+
+
+def files_of(home: Path, thread_id: str) -> list[RolloutFile]:
+    """Find the files that make a thread, oldest first; empty where there is none."""
+    found = [stat_rollout(home, path) for path in find_rollouts(home, thread_id)]
+    return choose_files(thread_id, [file for file in found if file is not None])
+
+
+def _items(
+    home: Path, files: list[RolloutFile], end: int | None, depth: int
+) -> Iterator[RolloutItem]:
+    for number, file in enumerate(files):
+        for line_number, item in enumerate(_file_items(home, file, end)):
+            yield item
+            if number == 0 and line_number == 0 and "history_base" in item.payload:
+                yield from _base_items(home, file, object_of(item.payload, "history_base"), depth)
+
+
+def _base_items(
+    home: Path, file: RolloutFile, base: Mapping[str, Any], depth: int
+) -> Iterator[RolloutItem]:
+    """Read the records that a fork shares with the thread it begins in."""
+    parent = text_of(base, "thread_id")
+    if not parent:
+        return
+    files = files_of(home, parent)
+    if not files or depth >= _MAX_LINEAGE:
+        raise RolloutError(f"begins in thread {parent}, whose rollout is gone", path=file.path)
+    yield from _items(home, files[:1], integer_of(base, "end_byte_offset"), depth + 1)
+
+
+def _file_items(home: Path, file: RolloutFile, end: int | None) -> Iterator[RolloutItem]:
+    position = 0
+    with reading(home, file) as stream, BufferedReader(cast(RawIOBase, stream), _BLOCK) as lines:
+        while line := lines.readline():
+            position += len(line)
+            if end is not None and position > end:
+                return
+            try:
+                yield decode_line(line)
+            except MalformedLineError:
+                continue
+
+
+def conversation(items: Iterable[RolloutItem]) -> list[dict[str, Any]]:
+    """Collect the response items that the model would be given when the thread goes on.
+
+    A compaction with a replacement replaces what came before; a rollback takes turns away.
+    """
+    history: list[dict[str, Any]] = []
+    for item in items:
+        if item.type == "response_item":
+            history.append(item.payload)
+        elif item.type == "compacted" and "replacement_history" in item.payload:
+            history = [
+                each
+                for each in list_of(item.payload, "replacement_history")
+                if isinstance(each, dict)
+            ]
+        elif item.type == "event_msg" and item.kind == "thread_rolled_back":
+            _roll_back(history, integer_of(item.payload, "num_turns"))
+    return history
+
+
+def _roll_back(history: list[dict[str, Any]], turns: int) -> None:
+    """Take away the last turns: each begins with something that the person has said."""
+    starts = [place for place, item in enumerate(history) if _is_said(item)]
+    if turns > 0 and starts:
+        del history[starts[max(len(starts) - turns, 0)] :]
+
+
+def _is_said(item: Mapping[str, Any]) -> bool:
+    if item.get("type") != "message" or item.get("role") != "user":
+        return False
+    words, has_image = message_words(item)
+    return words is not None or has_image

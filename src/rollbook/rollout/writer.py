@@ -1,0 +1,201 @@
+"""Append to one rollout: whole lines only, one writer at a time.
+
+The lock is the operating system's, on the file itself: it needs no file of its own, survives a
+rename, and ends with the process that holds it.
+"""
+
+import fcntl
+import logging
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Self
+
+from rollbook.errors import RolloutError, ThreadInUseError
+from rollbook.rollout.extract import reading
+from rollbook.rollout.layout import RolloutFile
+from rollbook.rollout.lines import MalformedLineError, decode_line
+
+_BLOCK_BYTES = 1 << 16
+_log = logging.getLogger(__name__)
+
+
+class RolloutWriter:
+    """A rollout that is open for appending, and locked against other writers.
+
+    Not safe to use from several threads at once.
+    """
+
+    def __init__(self, path: Path, descriptor: int, *, is_new: bool) -> None:
+        self.path = path
+        self._descriptor = descriptor
+        self._is_new = is_new
+
+    @classmethod
+    def create(cls, path: Path, chunks: Iterable[bytes]) -> Self:
+        """Create a rollout that begins with these bytes: it is there with all of them, or not.
+
+        Files and directories are private to the user.  Errors: RolloutError.
+        """
+        hidden = path.with_name(f".{path.name}.tmp")
+        try:
+            _make_directories(path.parent)
+            descriptor = os.open(hidden, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600)
+            writer = cls(path, descriptor, is_new=True)
+            try:
+                _lock(descriptor, path)
+                for chunk in chunks:
+                    writer.append(chunk)
+                os.rename(hidden, path)
+            except BaseException:
+                os.close(descriptor)
+                hidden.unlink(missing_ok=True)
+                raise
+        except OSError as error:
+            raise RolloutError(f"can't be created: {error.strerror}", path=str(path)) from error
+        return writer
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Open an existing rollout and repair its end.
+
+        A last line that is whole but for its line break gets that; what a crash has left of any
+        other is cut off.  Errors: ThreadInUseError, RolloutError.
+        """
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_APPEND)
+        except OSError as error:
+            raise RolloutError(f"can't be written: {error.strerror}", path=str(path)) from error
+        try:
+            _lock(descriptor, path)
+            writer = cls(path, descriptor, is_new=False)
+            writer._repair()
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return writer
+
+    def append(self, data: bytes) -> None:
+        """Append whole lines with one write: all of them are on disk then, or none.
+
+        Errors: RolloutError where the disk is full or gone; nothing was appended then.
+        """
+        try:
+            written = os.write(self._descriptor, data)
+            if written != len(data):
+                self._take_back(data[:written])
+        except OSError as error:
+            raise RolloutError(
+                f"can't be written: {error.strerror}",
+                path=str(self.path),
+                hint="nothing of it was written; free some disk space and record it again",
+            ) from error
+
+    def flush(self) -> None:
+        """Return when all that was appended is on the device.  Errors: RolloutError."""
+        try:
+            os.fsync(self._descriptor)
+            if self._is_new:
+                for directory in (self.path.parent, *list(self.path.parents)[1:4]):
+                    _sync_directory(directory)
+                self._is_new = False
+        except OSError as error:
+            raise RolloutError(
+                f"can't be flushed: {error.strerror}", path=str(self.path)
+            ) from error
+
+    def close(self) -> None:
+        """Close the file, which frees the lock."""
+        os.close(self._descriptor)
+
+    def _take_back(self, part: bytes) -> None:
+        """Cut off the part of a line that was written before the disk was full."""
+        start = os.fstat(self._descriptor).st_size - len(part)
+        if os.pread(self._descriptor, len(part), start) == part:
+            os.ftruncate(self._descriptor, start)
+        raise RolloutError(
+            "can't be written: the disk is full",
+            path=str(self.path),
+            hint="nothing of it was written; free some disk space and record it again",
+        )
+
+    def _repair(self) -> None:
+        end = os.fstat(self._descriptor).st_size
+        start = self._last_line_start(end)
+        if start == end:
+            return
+        line = os.pread(self._descriptor, end - start, start)
+        try:
+            decode_line(line)
+        except MalformedLineError:
+            os.ftruncate(self._descriptor, start)
+            _log.warning("%s: cut off %d bytes of an unfinished last line", self.path, end - start)
+        else:
+            os.write(self._descriptor, b"\n")
+
+    def _last_line_start(self, end: int) -> int:
+        at = end
+        while at > 0:
+            size = min(_BLOCK_BYTES, at)
+            at -= size
+            found = os.pread(self._descriptor, size, at).rfind(b"\n")
+            if found >= 0:
+                return at + found + 1
+        return 0
+
+
+def unpack(home: Path, file: RolloutFile) -> None:
+    """Put the plain form of a compressed rollout beside it, with the same mtime.
+
+    Where both are there, the plain one counts; the compressed one is left.  Errors: RolloutError.
+    """
+    path = home / file.path
+    hidden = path.with_name(f".{path.name}.tmp")
+    with reading(home, file) as packed, open(hidden, "xb", opener=_private) as plain:
+        try:
+            shutil.copyfileobj(packed, plain)
+            plain.flush()
+            os.fsync(plain.fileno())
+            os.utime(plain.fileno(), ns=(file.mtime_ns, file.mtime_ns))
+            os.link(hidden, path)  # unlike a rename, never replaces one that somebody else made
+        finally:
+            hidden.unlink()
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def is_in_use(path: Path) -> bool:
+    """Say whether a recorder has a rollout open for writing."""
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise ThreadInUseError(
+            f"another recorder is writing to {path}",
+            hint="close that one, or fork the thread instead",
+        ) from error
+
+
+def _make_directories(path: Path) -> None:
+    for directory in (*reversed(path.parents), path):
+        if not directory.is_dir():
+            directory.mkdir(mode=0o700, exist_ok=True)
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
