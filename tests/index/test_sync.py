@@ -27,13 +27,13 @@ LATER = 1_900_000_000
 def opened(monkeypatch) -> list[str]:
     """The rollouts that were opened, by name."""
     names: list[str] = []
-    original = extract_module._reading
+    original = extract_module.reading
 
     def reading(home, file):
         names.append(Path(file.path).name)
         return original(home, file)
 
-    monkeypatch.setattr(extract_module, "_reading", reading)
+    monkeypatch.setattr(extract_module, "reading", reading)
     return names
 
 
