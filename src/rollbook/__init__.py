@@ -8,6 +8,7 @@
 
 from importlib.metadata import version as _version
 
+from rollbook import items
 from rollbook.aio import AsyncStateRuntime
 from rollbook.errors import RollbookError
 from rollbook.git import GitFacts
@@ -19,6 +20,7 @@ from rollbook.model.paging import Anchor, SortKey, ThreadsPage, format_cursor, p
 from rollbook.model.thread import DynamicToolSpec, ThreadMetadata, ThreadMetadataBuilder
 from rollbook.recorder.aio import AsyncRolloutRecorder
 from rollbook.recorder.recorder import RolloutRecorder
+from rollbook.rollout.history import conversation
 from rollbook.rollout.lines import RolloutItem
 from rollbook.runtime import StateRuntime
 
@@ -48,7 +50,9 @@ __all__ = [
     "ThreadMetadataBuilder",
     "ThreadsPage",
     "__version__",
+    "conversation",
     "format_cursor",
+    "items",
     "parse_cursor",
     "thread_context",
 ]

@@ -28,7 +28,7 @@ from rollbook.recorder.meta import (
     present_time_text,
     time_text,
 )
-from rollbook.rollout.history import files_of, read_items
+from rollbook.rollout.history import as_legacy, files_of, read_items
 from rollbook.rollout.layout import new_rollout_path
 from rollbook.rollout.lines import (
     MalformedLineError,
@@ -150,7 +150,7 @@ class RolloutRecorder:
         Errors: ThreadNotFoundError; RolloutError where the other can't be read.
         """
         parent = _required(state, thread_id)
-        history = list(read_items(state.codex_home, parent.id))
+        history = list(as_legacy(read_items(state.codex_home, parent.id)))
         if not history:
             raise RolloutError("has no record that could be forked", path=parent.rollout_path)
         directory = Path(os.path.abspath(cwd or parent.cwd or Path.cwd()))

@@ -20,6 +20,7 @@ from rollbook.rollout.lines import (
 )
 
 _MAX_LINEAGE = 100
+_PAGINATION = ("history_mode", "history_base", "forked_from_ordinal_exclusive")
 _BLOCK = 1 << 20
 
 
@@ -73,6 +74,33 @@ def _file_items(home: Path, file: RolloutFile, end: int | None) -> Iterator[Roll
                 yield decode_line(line)
             except MalformedLineError:
                 continue
+
+
+def as_legacy(items: Iterable[RolloutItem]) -> Iterator[RolloutItem]:
+    """Give the records of a thread in the form that releases without ordinals write, too.
+
+    Where newer releases only complete items, what was said is shown by events behind those.
+    """
+    is_paginated = False
+    for item in items:
+        if item.type == "session_meta":
+            is_paginated = item.payload.get("history_mode") == "paginated"
+            payload = {k: v for k, v in item.payload.items() if k not in _PAGINATION}
+            yield RolloutItem(item.type, payload, item.timestamp)
+            continue
+        yield item
+        if is_paginated and item.type == "event_msg" and item.kind == "item_completed":
+            yield from _shown(object_of(item.payload, "item"))
+
+
+def _shown(item: Mapping[str, Any]) -> Iterator[RolloutItem]:
+    event = {"UserMessage": "user_message", "AgentMessage": "agent_message"}.get(
+        text_of(item, "type")
+    )
+    parts = [part for part in list_of(item, "content") if isinstance(part, dict)]
+    text = "".join(text_of(part, "text") for part in parts)
+    if event and text:
+        yield RolloutItem("event_msg", {"type": event, "message": text})
 
 
 def conversation(items: Iterable[RolloutItem]) -> list[dict[str, Any]]:

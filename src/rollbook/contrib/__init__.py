@@ -1,0 +1,1 @@
+"""Rollbook inside other frameworks, one module each; each needs its extra installed."""
