@@ -121,9 +121,6 @@ def test_forks_of_threads_of_any_release_are_read(codex, home, release):
     shutil.rmtree(home / "rollbook")
     assert len(forks) > 10
     with AppServer(codex, home) as server:
-        # An old release doesn't find the first question among the records of a much newer one.
-        threads = set(listed(server))
-        assert {fork for fork, parent in forks.items() if parent.id in threads} <= threads
         for fork_id, parent in forks.items():
             conversation_shown = said(read(server, fork_id))
             assert conversation_shown[-2:] == [("user", "In the fork?"), ("agent", "Here.")]
