@@ -6,8 +6,6 @@
 ...     page = state.list_threads(20)
 """
 
-from importlib.metadata import version as _version
-
 from rollbook import items
 from rollbook.aio import AsyncStateRuntime
 from rollbook.errors import RollbookError
@@ -23,8 +21,7 @@ from rollbook.recorder.recorder import RolloutRecorder
 from rollbook.rollout.history import conversation
 from rollbook.rollout.lines import RolloutItem
 from rollbook.runtime import StateRuntime
-
-__version__ = _version("rollbook")
+from rollbook.version import VERSION as __version__
 
 __all__ = [
     "Anchor",

@@ -19,7 +19,6 @@ from rollbook.model.thread import (
 )
 from rollbook.recorder.follower import Follower
 from rollbook.recorder.meta import (
-    CLI_VERSION,
     NewThread,
     base_instructions_of,
     check_tools,
@@ -39,6 +38,7 @@ from rollbook.rollout.lines import (
 from rollbook.rollout.policy import is_persisted
 from rollbook.rollout.writer import RolloutWriter, unpack
 from rollbook.runtime import StateRuntime
+from rollbook.version import VERSION
 
 _CHUNK_BYTES = 1 << 20
 _FOLLOW_S = 1.0
@@ -106,7 +106,7 @@ class RolloutRecorder:
             base_instructions=base_instructions,
             dynamic_tools=dynamic_tools,
             git=git if isinstance(git, GitFacts) else git_facts(directory) if git else None,
-            cli_version=cli_version or CLI_VERSION,
+            cli_version=cli_version or VERSION,
         )
         return cls._begin(state, thread, thread_id, ())
 
@@ -162,7 +162,7 @@ class RolloutRecorder:
             base_instructions=base_instructions_of(history),
             dynamic_tools=state.get_dynamic_tools(parent.id) or (),
             git=git_facts(directory),
-            cli_version=cli_version or CLI_VERSION,
+            cli_version=cli_version or VERSION,
             forked_from_id=parent.id,
         )
         return cls._begin(state, thread, None, history)
