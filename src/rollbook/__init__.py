@@ -21,7 +21,7 @@ from rollbook.recorder.recorder import RolloutRecorder
 from rollbook.rollout.history import conversation
 from rollbook.rollout.lines import RolloutItem
 from rollbook.runtime import StateRuntime
-from rollbook.version import VERSION as __version__
+from rollbook.version import __version__
 
 __all__ = [
     "Anchor",

@@ -98,6 +98,11 @@ class AsyncStateRuntime:
         """See :attr:`rollbook.StateRuntime.database`."""
         return self._runtime.database
 
+    @property
+    def database_system(self) -> str:
+        """See :attr:`rollbook.StateRuntime.database_system`."""
+        return self._runtime.database_system
+
     async def is_synced(self) -> bool:
         """See :meth:`rollbook.StateRuntime.is_synced`."""
         return await self._run(self._runtime.is_synced)

@@ -13,6 +13,7 @@ from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any
 
+from rollbook import telemetry
 from rollbook.aio import AsyncStateRuntime
 from rollbook.errors import RollbookError
 from rollbook.forks import finish_before_fork, renew_after_fork
@@ -186,6 +187,7 @@ class RollbookHandler(logging.Handler):
     def _lose(self, count: int) -> None:
         with self._counting:
             self._lost += count
+        telemetry.count(telemetry.LOGS_DROPPED, count)
 
     def _entry(self, record: logging.LogRecord) -> LogEntry:
         fields = vars(record)

@@ -7,12 +7,14 @@ Everything public is a method of :class:`StateRuntime`; each is one transaction.
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import wraps
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import msgspec
 
+from rollbook import telemetry
 from rollbook.errors import InvalidThreadIdError, ThreadNotFoundError, UsageError
 from rollbook.index import archive, repair
 from rollbook.index.apply import apply_items, with_file_time
@@ -37,6 +39,27 @@ from rollbook.store import threads, tools
 from rollbook.store.sqlite import SqliteEngine
 
 _LARGEST_PAGE = (1 << 62) - 1  # what a database can count, one row more included
+
+_Parameters = ParamSpec("_Parameters")
+_Result = TypeVar("_Result")
+
+
+def _operation(
+    method: Callable[Concatenate["StateRuntime", _Parameters], _Result],
+) -> Callable[Concatenate["StateRuntime", _Parameters], _Result]:
+    """Time a public method for telemetry, where there is somebody to listen."""
+    name = method.__name__
+
+    @wraps(method)
+    def observed(
+        self: "StateRuntime", /, *arguments: _Parameters.args, **options: _Parameters.kwargs
+    ) -> _Result:
+        if not telemetry.is_observed():
+            return method(self, *arguments, **options)
+        with telemetry.operation(name, self.database_system):
+            return method(self, *arguments, **options)
+
+    return observed
 
 
 class StateRuntime:
@@ -132,10 +155,16 @@ class StateRuntime:
         """Where the database is: an absolute path."""
         return self._engine.location
 
+    @property
+    def database_system(self) -> str:
+        """Which engine the database is of: ``sqlite``."""
+        return self._engine.name
+
     def is_synced(self) -> bool:
         """Say whether the whole home has been compared with the index at least once."""
         return is_synced(self._engine)
 
+    @_operation
     def get_thread(self, thread_id: str) -> ThreadMetadata | None:
         """Look a thread up: in the database, else among the rollouts, and store it then.
 
@@ -146,14 +175,13 @@ class StateRuntime:
         Cost: one read and a look at the file; a walk through the directories where that misses.
         Source: behaviour.md 15.
         """
-        return repair.get_thread(
-            self._engine, self._home, self._default_provider, parse_thread_id(thread_id)
-        )
+        return self._thread(thread_id)
 
     def rollout_exists(self, metadata: ThreadMetadata) -> bool:
         """Say whether a thread's rollout is on disk, plain or compressed."""
         return repair.rollout_exists(metadata)
 
+    @_operation
     def resolve_thread_id(self, text: str) -> str:
         """Complete a shortened id: any prefix that fits one thread only, hyphens optional.
 
@@ -162,6 +190,7 @@ class StateRuntime:
         """
         return repair.complete_thread_id(self._engine, self._home, text)
 
+    @_operation
     def get_dynamic_tools(self, thread_id: str) -> list[DynamicToolSpec] | None:
         """Read a thread's tools in order: from the database, else from its rollout, stored then.
 
@@ -175,6 +204,7 @@ class StateRuntime:
             self._engine, self._home, self._default_provider, parse_thread_id(thread_id)
         )
 
+    @_operation
     def find_rollout_path_by_id(
         self, thread_id: str, archived_only: bool | None = None
     ) -> Path | None:
@@ -185,13 +215,14 @@ class StateRuntime:
         where the file is gone.  Source: behaviour.md 17, 95.
         """
         try:
-            metadata = self.get_thread(thread_id)
+            metadata = self._thread(thread_id)
         except InvalidThreadIdError:
             return None
         if metadata is None or archived_only not in (None, metadata.archived_at is not None):
             return None
         return Path(metadata.rollout_path)
 
+    @_operation
     def list_threads(
         self,
         page_size: int,
@@ -225,6 +256,7 @@ class StateRuntime:
             )
         return ThreadsPage(items, next_anchor, scanned)
 
+    @_operation
     def list_thread_ids(
         self,
         limit: int,
@@ -248,6 +280,7 @@ class StateRuntime:
         with self._engine.read() as tx:
             return threads.ids(tx, _checked(limit), anchor, sort_key, selection)
 
+    @_operation
     def upsert_thread(self, metadata: ThreadMetadata) -> None:
         """Insert a thread, or overwrite every field of it.
 
@@ -258,6 +291,7 @@ class StateRuntime:
         with self._engine.write() as tx:
             threads.upsert(tx, str(self._home), canonical)
 
+    @_operation
     def persist_dynamic_tools(
         self, thread_id: str, dynamic_tools: Sequence[DynamicToolSpec] | None
     ) -> None:
@@ -272,6 +306,7 @@ class StateRuntime:
         with self._engine.write() as tx:
             tools.put_first(tx, canonical_id, dynamic_tools)
 
+    @_operation
     def apply_rollout_items(
         self, builder: ThreadMetadataBuilder, items: Iterable[RolloutItem | Mapping[str, Any]]
     ) -> None:
@@ -293,6 +328,7 @@ class StateRuntime:
         with self._engine.write() as tx:
             apply_items(tx, self._home, builder, records, self._default_provider)
 
+    @_operation
     def reconcile_rollout(self, rollout_path: str | os.PathLike[str]) -> None:
         """Bring the index in step with one rollout: reads what it doesn't know of it yet.
 
@@ -305,6 +341,7 @@ class StateRuntime:
         relative = path.relative_to(self._home).as_posix()
         repair.index_rollout(self._engine, self._home, self._default_provider, relative)
 
+    @_operation
     def mark_archived(
         self, thread_id: str, rollout_path: str | os.PathLike[str], archived_at: datetime
     ) -> None:
@@ -315,10 +352,12 @@ class StateRuntime:
         """
         self._mark(thread_id, rollout_path, whole_seconds(archived_at))
 
+    @_operation
     def mark_unarchived(self, thread_id: str, rollout_path: str | os.PathLike[str]) -> None:
         """Record that a thread was unarchived; otherwise as :meth:`mark_archived`."""
         self._mark(thread_id, rollout_path, None)
 
+    @_operation
     def archive_thread(self, thread_id: str) -> ThreadMetadata:
         """Move a thread's rollout to the archive, as the agent does, and record it.
 
@@ -333,6 +372,7 @@ class StateRuntime:
             return metadata
         return archive.archive(self._engine, self._home, metadata, archive.utc_now())
 
+    @_operation
     def unarchive_thread(self, thread_id: str) -> ThreadMetadata:
         """Move a thread's rollout out of the archive; otherwise as :meth:`archive_thread`.
 
@@ -343,6 +383,7 @@ class StateRuntime:
             return metadata
         return archive.unarchive(self._engine, self._home, metadata)
 
+    @_operation
     def sync(
         self,
         *,
@@ -374,10 +415,12 @@ class StateRuntime:
                 progress=progress,
             ).run()
 
+    @_operation
     def insert_log(self, entry: LogEntry) -> None:
         """Append one log row.  Errors: DatabaseBusyError, DatabaseError.  Source: behaviour.md 121."""
         self._logs.insert([entry])
 
+    @_operation
     def insert_logs(self, entries: Sequence[LogEntry]) -> None:
         """Append log rows in order, all of them or none; nothing happens for none.
 
@@ -386,6 +429,7 @@ class StateRuntime:
         """
         self._logs.insert(entries)
 
+    @_operation
     def query_logs(self, query: LogQuery = LogQuery()) -> list[LogRow]:
         """Read log rows by id, oldest first unless the query says otherwise; empty for none.
 
@@ -394,6 +438,7 @@ class StateRuntime:
         """
         return self._logs.select(query)
 
+    @_operation
     def max_log_id(self, query: LogQuery = LogQuery()) -> int:
         """Find the largest id among the rows that a query asks for; 0 where there are none.
 
@@ -401,6 +446,7 @@ class StateRuntime:
         """
         return self._logs.max_id(query)
 
+    @_operation
     def delete_logs_before(self, ts: int) -> int:
         """Delete the log rows whose time is before ``ts`` (epoch seconds); returns how many.
 
@@ -408,8 +454,13 @@ class StateRuntime:
         """
         return self._logs.delete_before(ts)
 
+    def _thread(self, thread_id: str) -> ThreadMetadata | None:
+        return repair.get_thread(
+            self._engine, self._home, self._default_provider, parse_thread_id(thread_id)
+        )
+
     def _required_thread(self, thread_id: str) -> ThreadMetadata:
-        metadata = self.get_thread(thread_id)
+        metadata = self._thread(thread_id)
         if metadata is None:
             raise ThreadNotFoundError(f"there is no thread {thread_id} in {self._home}")
         return metadata

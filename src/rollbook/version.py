@@ -1,3 +1,3 @@
 """The version of the package, in one place; looking it up in installed metadata costs 25 ms."""
 
-VERSION = "0.1.0"
+__version__ = "0.1.0"

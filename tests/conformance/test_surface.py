@@ -75,7 +75,7 @@ def test_both_faces_have_the_same_methods_and_properties():
     properties = [
         sorted(n for n, m in vars(face).items() if isinstance(m, property)) for face in FACES
     ]
-    assert properties[0] == ["codex_home", "database", "default_provider"]
+    assert properties[0] == ["codex_home", "database", "database_system", "default_provider"]
     assert properties[1] == ["blocking", *properties[0]]
 
 
@@ -89,7 +89,7 @@ def test_a_method_has_the_same_signature_as_a_coroutine(name):
     assert f"rollbook.StateRuntime.{name}`" in theirs.__doc__
 
 
-@pytest.mark.parametrize("name", ["codex_home", "database", "default_provider"])
+@pytest.mark.parametrize("name", ["codex_home", "database", "database_system", "default_provider"])
 def test_a_property_has_the_same_type_in_both_faces(name):
     ours, theirs = (getattr(face, name).fget for face in FACES)
     assert typing.get_type_hints(ours) == typing.get_type_hints(theirs)
@@ -143,7 +143,7 @@ def test_what_is_announced_is_what_can_be_imported():
         if not name.startswith("_") and not inspect.ismodule(value)
     }
     assert sorted(rollbook.__all__) == rollbook.__all__
-    assert set(rollbook.__all__) - {"__version__"} == importable
+    assert set(rollbook.__all__) - {"__version__", "items"} == importable
     assert rollbook.__version__
 
 
@@ -153,7 +153,9 @@ def test_a_star_import_gives_what_is_announced():
     assert set(rollbook.__all__) <= set(names)
 
 
-@pytest.mark.parametrize("name", [name for name in rollbook.__all__ if name != "__version__"])
+@pytest.mark.parametrize(
+    "name", [name for name in rollbook.__all__ if name not in ("__version__", "items")]
+)
 def test_all_that_is_announced_and_its_members_are_described(name):
     value = getattr(rollbook, name)
     assert value.__doc__

@@ -12,7 +12,7 @@ from collections import Counter
 from contextlib import closing
 from pathlib import Path, PurePosixPath
 
-from rollbook.errors import RolloutError
+from rollbook.errors import RollbookError, RolloutError
 from rollbook.index.extraction import Failure, Gone, Job, Result, run_all
 from rollbook.index.indexer import Indexer
 from rollbook.model.outcome import BackfillStats, ProgressCallback, RolloutFailure, SyncProgress
@@ -28,6 +28,7 @@ from rollbook.rollout.session_index import read_names, stat_names
 from rollbook.store import files, threads
 from rollbook.store.engine import Engine
 from rollbook.store.files import BackfillState, FileRow
+from rollbook.telemetry import BACKFILL_DURATION, BACKFILL_ROLLOUTS, ERRORS, count, measure
 
 _FIRST_BATCH = 50  # so that the newest threads can be listed at once
 _BATCH = 256
@@ -75,6 +76,19 @@ class Backfill:
         Errors: DatabaseError and its kinds.  Source: behaviour.md 116, 117.
         """
         started = time.monotonic()
+        try:
+            stats = self._run(started)
+        except RollbookError as error:
+            name = type(error).__name__
+            count(ERRORS, rollbook_stage="backfill", error_type=name)
+            measure(BACKFILL_DURATION, time.monotonic() - started, error_type=name)
+            raise
+        for outcome in ("indexed", "unchanged", "removed", "failed"):
+            count(BACKFILL_ROLLOUTS, getattr(stats, outcome), rollbook_outcome=outcome)
+        measure(BACKFILL_DURATION, stats.seconds)
+        return stats
+
+    def _run(self, started: float) -> BackfillStats:
         listing = list_rollouts(self._home)
         self._failures += listing.failures
         with self._engine.read() as tx:

@@ -24,6 +24,7 @@ from rollbook.rollout.layout import (
 from rollbook.rollout.session_index import read_names
 from rollbook.store import threads, tools
 from rollbook.store.engine import Engine
+from rollbook.telemetry import READ_FALLBACKS, count
 
 _log = logging.getLogger(__name__)
 _SHOWN_CANDIDATES = 5
@@ -42,11 +43,13 @@ def get_thread(
     except DatabaseDamagedError:
         if not index_thread(engine, home, default_provider, thread_id):
             raise
+        _fallen_back("get_thread")
         return _stored(engine, home, thread_id)
     if metadata is not None and _carries(home, metadata):
         return metadata
     if not index_thread(engine, home, default_provider, thread_id):
         return metadata
+    _fallen_back("get_thread")
     return _stored(engine, home, thread_id)
 
 
@@ -104,6 +107,7 @@ def get_dynamic_tools(
     found = _tools_on_disk(home, metadata)
     if not found:
         return None
+    _fallen_back("get_dynamic_tools")
     with engine.write() as tx:
         tools.put_first(tx, thread_id, found)
         return tools.get(tx, thread_id)
@@ -113,6 +117,10 @@ def rollout_exists(metadata: ThreadMetadata) -> bool:
     """Say whether the file of a thread is on disk, plain or compressed."""
     path = Path(metadata.rollout_path)
     return locate(path.parent, path.name) is not None
+
+
+def _fallen_back(operation: str) -> None:
+    count(READ_FALLBACKS, db_operation_name=operation)
 
 
 def _id_prefix(text: str) -> str:

@@ -13,6 +13,7 @@ from rollbook.model.log import LogEntry, LogLimits, LogQuery, LogRow
 from rollbook.store import logs
 from rollbook.store.engine import LOGS
 from rollbook.store.sqlite import SqliteEngine
+from rollbook.telemetry import ERRORS, count
 
 _CHECK_AFTER_PART = 64  # of the bound: when so much was written, look again
 _CHECK_AFTER_S = 3600.0
@@ -100,6 +101,7 @@ class LogDatabase:
             try:
                 bounds.keep()
             except RollbookError as error:
+                count(ERRORS, rollbook_stage="log_bounds", error_type=type(error).__name__)
                 _log.warning("the logs %s could not be trimmed: %s", self._path, error)
             self._keeper_wakes.wait(_CHECK_AFTER_S)
             self._keeper_wakes.clear()

@@ -7,6 +7,7 @@ from rollbook.errors import RollbookError
 from rollbook.model.thread import ThreadMetadataBuilder
 from rollbook.rollout.lines import decode_line
 from rollbook.runtime import StateRuntime
+from rollbook.telemetry import ERRORS, count
 
 _MOST_WAITING_BYTES = 1 << 17  # beyond that, reading the file costs less than the records
 _GATHER_S = 0.02  # so that many records in a row cost few transactions; nobody waits for that long
@@ -109,6 +110,7 @@ class Follower:
                 items = [decode_line(line) for line in b"".join(lines).splitlines()]
                 self._state.apply_rollout_items(self._builder, items)
         except RollbookError as error:
+            count(ERRORS, rollbook_stage="recorder", error_type=type(error).__name__)
             _log.warning(
                 "the index is behind %s and will catch up later: %s",
                 self._builder.rollout_path,

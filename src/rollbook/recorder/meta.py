@@ -15,7 +15,7 @@ from rollbook.errors import InvalidThreadIdError, UsageError
 from rollbook.git import GitFacts
 from rollbook.model.thread import DynamicToolSpec, parse_thread_id
 from rollbook.rollout.lines import RolloutItem, object_of, text_of
-from rollbook.version import VERSION
+from rollbook.version import __version__
 
 _RECORDER = "rollbook/"  # Codex passes over fields that it doesn't know
 _RESERVED = "mcp"
@@ -48,7 +48,7 @@ class NewThread(msgspec.Struct, frozen=True, kw_only=True):
             "base_instructions": self.base_instructions and {"text": self.base_instructions},
             "dynamic_tools": [_tool_object(tool) for tool in self.dynamic_tools] or None,
             "git": self.git,
-            "recorder": f"{_RECORDER}{VERSION}",
+            "recorder": f"{_RECORDER}{__version__}",
         }
         return {key: value for key, value in given.items() if value is not None}
 

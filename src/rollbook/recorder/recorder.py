@@ -38,7 +38,7 @@ from rollbook.rollout.lines import (
 from rollbook.rollout.policy import is_persisted
 from rollbook.rollout.writer import RolloutWriter, unpack
 from rollbook.runtime import StateRuntime
-from rollbook.version import VERSION
+from rollbook.version import __version__
 
 _CHUNK_BYTES = 1 << 20
 _FOLLOW_S = 1.0
@@ -106,7 +106,7 @@ class RolloutRecorder:
             base_instructions=base_instructions,
             dynamic_tools=dynamic_tools,
             git=git if isinstance(git, GitFacts) else git_facts(directory) if git else None,
-            cli_version=cli_version or VERSION,
+            cli_version=cli_version or __version__,
         )
         return cls._begin(state, thread, thread_id, ())
 
@@ -162,7 +162,7 @@ class RolloutRecorder:
             base_instructions=base_instructions_of(history),
             dynamic_tools=state.get_dynamic_tools(parent.id) or (),
             git=git_facts(directory),
-            cli_version=cli_version or VERSION,
+            cli_version=cli_version or __version__,
             forked_from_id=parent.id,
         )
         return cls._begin(state, thread, None, history)

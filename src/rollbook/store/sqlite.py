@@ -16,11 +16,12 @@ from typing import Any, Self, TypeVar
 
 import apsw
 
-from rollbook.errors import DatabaseError
+from rollbook.errors import DatabaseError, RollbookError
 from rollbook.forks import abandon, hold_during_fork, renew_after_fork
 from rollbook.store.engine import STATE, Parameters, Row, Schema
 from rollbook.store.migrate import load_migrations, migrate
 from rollbook.store.sqlite_errors import BUSY, busy, translated
+from rollbook.telemetry import DATABASE_OPENS, count
 
 BUSY_TIMEOUT_S = 5.0
 GIVE_UP_AFTER_S = 30.0
@@ -90,6 +91,18 @@ class SqliteEngine:
         Errors: DatabaseDamagedError where the file is no database, DatabaseVersionError where a
         newer release wrote it, DatabaseBusyError, DatabaseError where the file can't be used.
         """
+        attributes = {"db_system_name": cls.name, "rollbook_database": schema.name}
+        try:
+            engine, is_new = cls._opened(path, schema)
+        except RollbookError as error:
+            name = type(error).__name__
+            count(DATABASE_OPENS, 1, **attributes, rollbook_outcome="failed", error_type=name)
+            raise
+        count(DATABASE_OPENS, 1, **attributes, rollbook_outcome="created" if is_new else "opened")
+        return engine
+
+    @classmethod
+    def _opened(cls, path: Path, schema: Schema) -> tuple[Self, bool]:
         is_new = _create_file(path)
         engine = cls(path, schema)
         try:
@@ -102,7 +115,7 @@ class SqliteEngine:
         except BaseException:
             engine.close()
             raise
-        return engine
+        return engine, is_new
 
     @property
     def location(self) -> str:
