@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from collections import deque
 
 from rollbook.errors import RollbookError
 from rollbook.model.thread import ThreadMetadataBuilder
@@ -9,8 +10,10 @@ from rollbook.rollout.lines import decode_line
 from rollbook.runtime import StateRuntime
 from rollbook.telemetry import ERRORS, count
 
-_MOST_WAITING_BYTES = 1 << 17  # beyond that, reading the file costs less than the records
+_MOST_WAITING = 10_000
+_WORTH_READING_BYTES = 1 << 17  # beyond that, reading the file costs less than folding each record
 _GATHER_S = 0.02  # so that many records in a row cost few transactions; nobody waits for that long
+_AWAKE_PASSES = 25  # without work before it sleeps: waking it costs more than a record
 _RETRY_S = 5.0
 _CLOSE_S = 10.0
 _log = logging.getLogger(__name__)
@@ -26,10 +29,9 @@ class Follower:
     def __init__(self, state: StateRuntime, builder: ThreadMetadataBuilder) -> None:
         self._state = state
         self._builder = builder
-        self._waiting: list[bytes] = []
-        self._waiting_bytes = 0
+        self._waiting: deque[bytes] = deque()
         self._changed = threading.Condition()
-        self._has_work = False
+        self._is_asleep = True
         self._is_working = False
         self._is_behind = False
         self._is_awaited = False
@@ -37,74 +39,79 @@ class Follower:
         self._thread: threading.Thread | None = None
 
     def put(self, lines: bytes) -> None:
-        """Take lines that were written; never waits for the database."""
-        with self._changed:
-            self._waiting.append(lines)
-            self._waiting_bytes += len(lines)
-            if self._waiting_bytes > _MOST_WAITING_BYTES:
-                self._waiting.clear()
-                self._waiting_bytes = 0
-                self._is_behind = True
-            if not self._has_work:
-                self._wake()
+        """Take lines that were written; never waits for the database, nor for a lock as a rule."""
+        self._waiting.append(lines)
+        if len(self._waiting) > _MOST_WAITING:
+            self._is_behind = True
+            self._waiting.clear()
+        if self._is_asleep:
+            self._wake()
 
     def catch_up(self) -> None:
         """Have the whole rollout compared with the index."""
-        with self._changed:
-            self._is_behind = True
-            self._wake()
+        self._is_behind = True
+        self.hasten()
 
     def hasten(self) -> None:
         """Have the database follow at once."""
-        with self._changed:
-            self._is_awaited = True
-            self._changed.notify_all()
+        self._is_awaited = True
+        self._wake()
 
     def wait(self, timeout_s: float) -> bool:
         """Wait for what was put before; False where the database has not followed in that time."""
         with self._changed:
             is_done = self._changed.wait_for(
-                lambda: not (self._has_work or self._is_working), timeout_s
+                lambda: not (self._waiting or self._is_awaited or self._is_working), timeout_s
             )
             return is_done and not self._is_behind
 
     def close(self) -> None:
         """Compare the whole rollout with the index once more and end; gives up after 10 s."""
-        with self._changed:
-            self._is_behind = self._is_closing = True
-            self._wake()
-            thread = self._thread
-        if thread is not None:
-            thread.join(_CLOSE_S)
+        self._is_closing = True
+        self.catch_up()
+        if self._thread is not None:
+            self._thread.join(_CLOSE_S)
 
     def _wake(self) -> None:
-        self._has_work = True
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="rollbook-recorder", daemon=True)
-            self._thread.start()
-        self._changed.notify_all()
+        with self._changed:
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._run, name="rollbook-recorder", daemon=True
+                )
+                self._thread.start()
+            self._changed.notify_all()
 
     def _run(self) -> None:
-        is_last = False
+        idle_passes, is_last = 0, False
         while not is_last:
             with self._changed:
-                self._changed.wait_for(
-                    lambda: self._has_work, _RETRY_S if self._is_behind else None
-                )
-                self._changed.wait_for(lambda: self._is_awaited or self._is_closing, _GATHER_S)
-                lines, self._waiting, self._waiting_bytes = self._waiting, [], 0
+                if idle_passes > _AWAKE_PASSES or self._is_behind:
+                    self._sleep()
+                self._changed.wait_for(lambda: self._is_awaited, _GATHER_S)
                 was_behind, self._is_behind = self._is_behind, False
-                self._has_work, self._is_working, self._is_awaited = False, True, False
-                is_last = self._is_closing
+                is_last, self._is_working, self._is_awaited = self._is_closing, True, False
+                lines = [self._waiting.popleft() for _ in range(len(self._waiting))]
             has_followed = self._follow(lines, was_behind=was_behind)
+            idle_passes = 0 if lines else idle_passes + 1
             with self._changed:
                 self._is_working = False
                 self._is_behind = self._is_behind or not has_followed
                 self._changed.notify_all()
 
+    def _sleep(self) -> None:
+        """Wait for work; where the database could not follow, only so long."""
+        self._is_asleep = True
+        self._changed.wait_for(
+            lambda: self._is_awaited or (self._waiting and not self._is_behind),
+            _RETRY_S if self._is_behind else None,
+        )
+        self._is_asleep = False
+
     def _follow(self, lines: list[bytes], *, was_behind: bool) -> bool:
+        if not (lines or was_behind):
+            return True
         try:
-            if was_behind:
+            if was_behind or sum(map(len, lines)) > _WORTH_READING_BYTES:
                 self._state.reconcile_rollout(self._builder.rollout_path)
             else:
                 items = [decode_line(line) for line in b"".join(lines).splitlines()]

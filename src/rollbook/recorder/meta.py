@@ -67,13 +67,12 @@ def time_text(moment: datetime) -> str:
 
 def present_time_text() -> str:
     """Write the present time as lines have it; cheap, as each record asks for it."""
-    seconds, rest = divmod(time.time_ns(), 1_000_000_000)
-    return f"{_seconds_text(seconds)}.{rest // 1_000_000:03}Z"
+    return _milliseconds_text(time.time_ns() // 1_000_000)
 
 
-@lru_cache(maxsize=4)
-def _seconds_text(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat().removesuffix("+00:00")
+@lru_cache(maxsize=2)
+def _milliseconds_text(milliseconds: int) -> str:
+    return time_text(datetime.fromtimestamp(milliseconds / 1000, UTC))
 
 
 def is_ours(first: RolloutItem | None, thread_id: str) -> bool:
