@@ -148,25 +148,21 @@ def _follow(
     reader: LogReader, query: LogQuery, backfill: int, poll_ms: int
 ) -> Iterator[list[LogRow]]:
     """Yield the last rows and then, for ever, what came since; ends when nobody reads any more."""
-    shown: tuple[int, int] | None = None  # which file, and the largest id of it that was looked at
+    seen: int | None = None  # the largest id that was looked at
     if not reader.exists():
         render.note(f"There are no logs yet at {reader.path}: waiting for them")
-        backfill = _PART
+        seen = 0
     while True:
         try:
             if reader.exists():
-                file, last_id = reader.path.stat().st_ino, reader.last_id()
-                if shown is None:
+                last_id = reader.last_id()
+                if seen is None:
                     yield _newest(
                         reader, msgspec.structs.replace(query, up_to_id=last_id), backfill
                     )
-                else:
-                    after = shown[1] if file == shown[0] else 0
-                    yield from _between(reader, query, after, last_id)
-                shown = (
-                    file,
-                    last_id if shown is None or file != shown[0] else max(last_id, shown[1]),
-                )
+                else:  # smaller ids than before: all was deleted, or the file began anew
+                    yield from _between(reader, query, seen if last_id >= seen else 0, last_id)
+                seen = last_id
         except (DatabaseBusyError, FileNotFoundError) as error:
             _log.info("looking again at %s: %s", reader.path, error)  # it is being replaced
         if _nobody_reads(poll_ms):

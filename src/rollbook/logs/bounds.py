@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from rollbook.model.log import LogLimits
+from rollbook.model.log import LogLimits, LogQuery
 from rollbook.store import logs
 from rollbook.store.engine import Transaction
 from rollbook.store.sqlite import SqliteEngine
@@ -28,6 +28,8 @@ class Bounds:
         self._limits = limits
         self._stop = stop
         self._excess: Deletion | None = None
+        with engine.read() as tx:  # who writes old rows on purpose keeps them for a while
+            self._up_to_id = logs.max_id(tx, LogQuery())
 
     def make_room(self, tx: Transaction, rows: int) -> None:
         """While there is too much, delete twice as many rows as are being added.
@@ -41,7 +43,8 @@ class Bounds:
     def keep(self) -> None:
         """Delete what is too old, what is too much of a thread and of all; then shrink the file."""
         now = int(time.time())
-        self.delete_before(now - self._limits.retention_days * _DAY_S)
+        self.delete_before(now - self._limits.retention_days * _DAY_S, self._up_to_id)
+        self._up_to_id = logs.LARGEST_ID
         while (thread_id := self._largest_thread()) is not None:
             self._delete(self._excess_of(thread_id))
         if self._engine.used_bytes() > self._limits.max_bytes * _TRIM_FROM:
@@ -51,9 +54,9 @@ class Bounds:
             if self._stop.wait(_PAUSE_S):
                 return
 
-    def delete_before(self, ts: int) -> int:
+    def delete_before(self, ts: int, up_to_id: int = logs.LARGEST_ID) -> int:
         """Delete all rows before a time; says how many."""
-        return self._in_steps(lambda tx, rows: logs.delete_before(tx, ts, rows))
+        return self._in_steps(lambda tx, rows: logs.delete_before(tx, ts, rows, up_to_id))
 
     def _largest_thread(self) -> str | None:
         if self._stop.is_set():

@@ -43,8 +43,10 @@ class LogReader:
         return self._snapshot.path
 
     def exists(self) -> bool:
-        """Say whether the database is there."""
-        return self.path.is_file()
+        """Say whether the database is there, and not only about to be made."""
+        return self.path.is_file() and self._snapshot.read(
+            lambda tx: bool(tx.query("SELECT 1 FROM sqlite_schema LIMIT 1"))
+        )
 
     def query_logs(self, query: LogQuery) -> list[LogRow]:
         """Read the rows that a query asks for, as :meth:`rollbook.StateRuntime.query_logs`.
@@ -61,7 +63,9 @@ class LogReader:
 
     def last_id(self) -> int:
         """Read the largest id of all; 0 where there are no rows."""
-        return self._snapshot.read(lambda tx: logs.max_id(tx, LogQuery()))
+        return self._snapshot.read(
+            lambda tx: logs.max_id(tx, LogQuery(), message_column=_message_column(tx))
+        )
 
 
 def checked(query: LogQuery) -> LogQuery:

@@ -10,6 +10,7 @@ from rollbook.store.engine import Row, Transaction
 from rollbook.store.statements import load
 
 THREADLESS = ""
+LARGEST_ID = (1 << 63) - 1
 _ROW_BYTES = 100  # what a row and its index entries take beside its texts, about
 _SIZE = f"""{_ROW_BYTES} + octet_length(target) + coalesce(octet_length(message), 0)
     + coalesce(octet_length(module_path), 0) + coalesce(octet_length(file), 0)"""
@@ -61,9 +62,10 @@ def thread_ids(tx: Transaction, prefix: str, limit: int) -> list[str]:
     return found
 
 
-def delete_before(tx: Transaction, ts: int, limit: int) -> int:
+def delete_before(tx: Transaction, ts: int, limit: int, up_to_id: int = LARGEST_ID) -> int:
     """Delete at most ``limit`` of the rows before a time, oldest first; says how many."""
-    return _deleted(tx, tx.query(_STATEMENTS["delete_before"], {"ts": ts, "n": limit}))
+    parameters = {"ts": ts, "n": limit, "up_to_id": up_to_id}
+    return _deleted(tx, tx.query(_STATEMENTS["delete_before"], parameters))
 
 
 def delete_oldest(tx: Transaction, limit: int) -> int:

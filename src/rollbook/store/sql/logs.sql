@@ -15,8 +15,9 @@ SELECT thread_id FROM log_threads WHERE bytes > :bytes ORDER BY bytes DESC LIMIT
 -- size: How many bytes a thread's rows take.
 SELECT bytes FROM log_threads WHERE thread_id = :thread_id
 
--- delete_before: The oldest rows before a time.
-DELETE FROM logs WHERE id IN (SELECT id FROM logs WHERE ts < :ts ORDER BY ts LIMIT :n)
+-- delete_before: The oldest rows before a time, of those up to an id.
+DELETE FROM logs
+WHERE id IN (SELECT id FROM logs WHERE ts < :ts AND id <= :up_to_id ORDER BY ts LIMIT :n)
 RETURNING coalesce(thread_id, ''), {size}
 
 -- delete_oldest: The rows that were written first.
