@@ -77,7 +77,7 @@ class RollbookHandler(logging.Handler):
         self._queue_size = queue_size
         self._batch_size = batch_size
         self._flush_interval_s = flush_interval_s
-        self._is_closed = False
+        self._is_closed = self._is_finished = False
         self._renew()
         renew_after_fork(self._renew)
         finish_before_fork(self.flush)
@@ -129,6 +129,8 @@ class RollbookHandler(logging.Handler):
 
     def flush(self) -> None:
         """Write what waits; returns when that is done."""
+        if self._is_finished:
+            return
         with self._writing:
             self._is_writer.now = True
             try:
@@ -140,7 +142,7 @@ class RollbookHandler(logging.Handler):
                 del self._is_writer.now
 
     def close(self) -> None:
-        """Write what waits and take no more."""
+        """Write what waits and take no more: what comes later is only counted."""
         if not self._is_closed:
             self._is_closed = True
             self._forget_closing()
@@ -149,6 +151,7 @@ class RollbookHandler(logging.Handler):
             if self._writer is not None:
                 self._writer.join()
             self.flush()
+            self._is_finished = True
         super().close()
 
     def _start_writer(self) -> None:
