@@ -15,7 +15,7 @@ from typing import Any
 
 from rollbook import telemetry
 from rollbook.aio import AsyncStateRuntime
-from rollbook.errors import RollbookError
+from rollbook.errors import RollbookError, UsageError
 from rollbook.forks import finish_before_fork, renew_after_fork
 from rollbook.model.log import LogEntry
 from rollbook.runtime import StateRuntime
@@ -89,7 +89,7 @@ class RollbookHandler(logging.Handler):
         self._enough_wait = threading.Event()
         self._starting = threading.Lock()
         self._writing = threading.Lock()
-        self._counting = threading.Lock()
+        self._counting = threading.RLock()  # a signal handler may log, too
         self._is_writer = threading.local()
         self._writer: threading.Thread | None = None
         self._lost = 0
@@ -180,12 +180,22 @@ class RollbookHandler(logging.Handler):
             batch.append(_loss(lost - self._lost_told))
         try:
             self._state.insert_logs(batch)
+        except UsageError:  # a record with impossible fields: it alone is lost
+            for entry in batch:
+                self._write_one(entry)
+            self._lost_told = lost
         except RollbookError as error:
             self._lose(len(batch) - (lost > self._lost_told))
             if self._is_closed and logging.raiseExceptions:
                 sys.stderr.write(f"rollbook: {self._lost} log records were lost: {error}\n")
         else:
             self._lost_told = lost
+
+    def _write_one(self, entry: LogEntry) -> None:
+        try:
+            self._state.insert_log(entry)
+        except RollbookError:
+            self._lose(1)
 
     def _lose(self, count: int) -> None:
         with self._counting:
@@ -216,6 +226,8 @@ class RollbookHandler(logging.Handler):
         if self.formatter is not None:
             return " ".join([self.format(record), *_pairs(extra)])
         text = record.getMessage()
+        if record.exc_info and record.exc_text == "\n":  # loguru's: the exception is in the text
+            text, _, record.exc_text = text.rstrip().partition("\n")
         if extra:
             text = " ".join([text, *_pairs(extra)])
         if record.exc_info and not record.exc_text:

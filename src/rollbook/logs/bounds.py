@@ -7,14 +7,15 @@ from collections.abc import Callable
 from rollbook.model.log import LogLimits, LogQuery
 from rollbook.store import logs
 from rollbook.store.engine import Transaction
+from rollbook.store.logs import Amount
 from rollbook.store.sqlite import SqliteEngine
 
-STEP_ROWS = 250  # deleted in one transaction: a few milliseconds
-_STEP_BYTES = 1 << 20  # given back to the file system in one
+_STEP = Amount(rows=250, bytes=1 << 20)  # deleted, or given back, at once: a few milliseconds
 _PAUSE_S = 0.002  # between two, so that writers get their turn
 _TRIM_FROM = 0.95  # before the bound is reached, as more is written while it is being noticed
 _TRIM_TO = 0.85  # so that there is nothing to do for a while then
-_MAX_UNUSED = 8  # the file may be larger by this part of what is in use
+_MAX_UNUSED = 8  # the file may be larger by this part of what is in use,
+_MIN_UNUSED = 1 << 18  # or by this
 _DAY_S = 86400
 
 Deletion = Callable[[Transaction, int], int]
@@ -38,7 +39,7 @@ class Bounds:
         """
         excess = self._excess
         if excess is not None:
-            excess(tx, min(2 * rows, STEP_ROWS))
+            excess(tx, min(2 * rows, _STEP.rows))
 
     def keep(self) -> None:
         """Delete what is too old, what is too much of a thread and of all; then shrink the file."""
@@ -49,14 +50,18 @@ class Bounds:
             self._delete(self._excess_of(thread_id))
         if self._engine.used_bytes() > self._limits.max_bytes * _TRIM_FROM:
             self._delete(self._excess_of_all)
-        while self._engine.unused_bytes() > self._engine.used_bytes() // _MAX_UNUSED + _STEP_BYTES:
-            self._engine.give_back(_STEP_BYTES)
+        while self._engine.unused_bytes() > max(
+            self._engine.used_bytes() // _MAX_UNUSED, _MIN_UNUSED
+        ):
+            self._engine.give_back(_STEP.bytes)
             if self._stop.wait(_PAUSE_S):
                 return
 
     def delete_before(self, ts: int, up_to_id: int = logs.LARGEST_ID) -> int:
         """Delete all rows before a time; says how many."""
-        return self._in_steps(lambda tx, rows: logs.delete_before(tx, ts, rows, up_to_id))
+        return self._in_steps(
+            lambda tx, rows: logs.delete_before(tx, ts, Amount(rows, _STEP.bytes), up_to_id)
+        )
 
     def _largest_thread(self) -> str | None:
         if self._stop.is_set():
@@ -68,16 +73,18 @@ class Bounds:
         enough = int(self._limits.max_thread_bytes * _TRIM_TO)
 
         def delete(tx: Transaction, rows: int) -> int:
-            if logs.thread_bytes(tx, thread_id) <= enough:
+            excess = logs.thread_bytes(tx, thread_id) - enough
+            if excess <= 0:
                 return 0
-            return logs.delete_oldest_of(tx, thread_id, rows)
+            return logs.delete_oldest_of(tx, thread_id, Amount(rows, min(excess, _STEP.bytes)))
 
         return delete
 
     def _excess_of_all(self, tx: Transaction, rows: int) -> int:
-        if self._engine.used_bytes() <= self._limits.max_bytes * _TRIM_TO:
+        excess = self._engine.used_bytes() - int(self._limits.max_bytes * _TRIM_TO)
+        if excess <= 0:
             return 0
-        return logs.delete_oldest(tx, rows)
+        return logs.delete_oldest(tx, Amount(rows, min(excess, _STEP.bytes)))
 
     def _delete(self, excess: Deletion) -> None:
         self._excess = excess
@@ -91,7 +98,7 @@ class Bounds:
         total = 0
         while True:
             with self._engine.write() as tx:
-                deleted = deletion(tx, STEP_ROWS)
+                deleted = deletion(tx, _STEP.rows)
             total += deleted
             if not deleted or self._stop.wait(_PAUSE_S):
                 return total

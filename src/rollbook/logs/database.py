@@ -5,7 +5,9 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from rollbook.errors import DatabaseError, RollbookError
+import msgspec
+
+from rollbook.errors import DatabaseError, RollbookError, UsageError
 from rollbook.forks import renew_after_fork
 from rollbook.logs.bounds import Bounds
 from rollbook.logs.reader import checked
@@ -18,6 +20,15 @@ from rollbook.telemetry import ERRORS, count
 _CHECK_AFTER_PART = 64  # of the bound: when so much was written, look again
 _CHECK_AFTER_S = 3600.0
 _log = logging.getLogger(__name__)
+
+
+def _refuse_invalid(entries: Sequence[LogEntry]) -> None:
+    """Find the entry that no database takes; looked for only when one has refused."""
+    for entry in entries:
+        try:
+            msgspec.convert(msgspec.structs.asdict(entry), LogEntry)
+        except (msgspec.ValidationError, TypeError) as error:
+            raise UsageError(f"that is no log entry: {error}") from error
 
 
 class LogDatabase:
@@ -44,9 +55,13 @@ class LogDatabase:
         if not entries:
             return
         engine, bounds = self._open()
-        with engine.write() as tx:
-            self._unchecked_bytes += logs.insert(tx, entries)
-            bounds.make_room(tx, len(entries))
+        try:
+            with engine.write() as tx:
+                self._unchecked_bytes += logs.insert(tx, entries)
+                bounds.make_room(tx, len(entries))
+        except (DatabaseError, AttributeError, TypeError, ValueError, OverflowError):
+            _refuse_invalid(entries)
+            raise
         if self._keeper is None:
             self._start_keeper(bounds)
         elif self._unchecked_bytes > self._check_after_bytes:
@@ -67,7 +82,10 @@ class LogDatabase:
     def delete_before(self, ts: int) -> int:
         """Delete the rows before a time (epoch seconds), in small steps; says how many."""
         _, bounds = self._open()
-        return bounds.delete_before(ts)
+        deleted = bounds.delete_before(ts)
+        self._start_keeper(bounds)
+        self._keeper_wakes.set()  # to give back what is free now
+        return deleted
 
     def close(self) -> None:
         """Stop keeping the bounds and close the database."""

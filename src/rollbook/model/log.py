@@ -1,8 +1,11 @@
 """A structured log row, and the question that is put to the logs (behaviour.md 121, 128)."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import msgspec
+
+_Integer = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]  # what databases keep
 
 
 class LogEntry(msgspec.Struct, frozen=True):
@@ -13,15 +16,15 @@ class LogEntry(msgspec.Struct, frozen=True):
     ``thread_id`` is kept as it is, UUID or not (behaviour.md 123).
     """
 
-    ts: int
-    ts_nanos: int
+    ts: _Integer
+    ts_nanos: _Integer
     level: str
     target: str
     message: str | None = None
     thread_id: str | None = None
     module_path: str | None = None
     file: str | None = None
-    line: int | None = None
+    line: _Integer | None = None
 
 
 class LogRow(msgspec.Struct, frozen=True):

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from rollbook.errors import RolloutError, ThreadNotFoundError, UsageError
+from rollbook.errors import RolloutError, ThreadInUseError, ThreadNotFoundError, UsageError
 from rollbook.forks import renew_after_fork
 from rollbook.git import GitFacts, git_facts
 from rollbook.model.thread import (
@@ -28,7 +28,7 @@ from rollbook.recorder.meta import (
     time_text,
 )
 from rollbook.rollout.history import as_legacy, files_of, read_items
-from rollbook.rollout.layout import new_rollout_path
+from rollbook.rollout.layout import find_rollouts, new_rollout_path
 from rollbook.rollout.lines import (
     MalformedLineError,
     RolloutItem,
@@ -183,6 +183,10 @@ class RolloutRecorder:
         meta = RolloutItem("session_meta", thread.session_meta(new_id, now))
         history = [meta, *copied]
         writer = RolloutWriter.create(path, _chunks(history, time_text(now)))
+        first = find_rollouts(state.codex_home, new_id)[0] if thread_id else None
+        if first and state.codex_home / first != path:  # of two at once, the earlier name wins
+            writer.discard()
+            raise ThreadInUseError(f"another recorder has just begun thread {new_id}")
         builder = ThreadMetadataBuilder(new_id, str(path), now)
         return cls(state, writer, builder, history)
 

@@ -47,11 +47,12 @@ class RolloutWriter:
                 _lock(descriptor, path)
                 for chunk in chunks:
                     writer.append(chunk)
-                os.rename(hidden, path)
+                os.link(hidden, path)  # unlike a rename, never replaces another one
             except BaseException:
                 os.close(descriptor)
-                hidden.unlink(missing_ok=True)
                 raise
+            finally:
+                hidden.unlink()
         except OSError as error:
             raise RolloutError(f"can't be created: {error.strerror}", path=str(path)) from error
         return writer
@@ -91,6 +92,17 @@ class RolloutWriter:
                 path=str(self.path),
                 hint="nothing of it was written; free some disk space and record it again",
             ) from error
+
+    def discard(self) -> None:
+        """Take a new rollout away again.  Errors: RolloutError."""
+        try:
+            self.path.unlink()
+        except OSError as error:
+            raise RolloutError(
+                f"can't be removed: {error.strerror}", path=str(self.path)
+            ) from error
+        finally:
+            self.close()
 
     def flush(self) -> None:
         """Return when all that was appended is on the device.  Errors: RolloutError."""
@@ -158,7 +170,7 @@ def unpack(home: Path, file: RolloutFile) -> None:
             plain.flush()
             os.fsync(plain.fileno())
             os.utime(plain.fileno(), ns=(file.mtime_ns, file.mtime_ns))
-            os.link(hidden, path)  # unlike a rename, never replaces one that somebody else made
+            os.link(hidden, path)  # likewise
         finally:
             hidden.unlink()
 

@@ -5,7 +5,7 @@ and the translation of its driver's errors into those of :mod:`rollbook.errors`.
 written once, with ``:name`` parameters, in the SQL that SQLite and PostgreSQL share.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -55,6 +55,15 @@ class Transaction(Protocol):
 
     def contains(self, column: str, parameter: str) -> str:
         """Give the condition that a column holds the text of a parameter, ASCII case ignored."""
+
+    def contains_any(self, column: str, parameter: str) -> str:
+        """Give the condition that a column holds one of a list of texts, ASCII case ignored."""
+
+    def in_list(self, column: str, parameter: str) -> str:
+        """Give the condition that a column is one of a list of values."""
+
+    def list_value(self, values: Sequence[str] | Sequence[int]) -> Any:
+        """Give the form in which a list is bound to a parameter of the two above, of any length."""
 
     def script(self, sql: str) -> None:
         """Run several statements without parameters, as a migration has them."""

@@ -1,8 +1,8 @@
 """Log rows in the database (behaviour.md 125, 128 to 130), and how much each thread takes."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 from rollbook.model.log import LogEntry, LogQuery, LogRow
 from rollbook.model.thread import clean_text
@@ -11,6 +11,15 @@ from rollbook.store.statements import load
 
 THREADLESS = ""
 LARGEST_ID = (1 << 63) - 1
+
+
+class Amount(NamedTuple):
+    """How much may be deleted at once."""
+
+    rows: int
+    bytes: int
+
+
 _ROW_BYTES = 100  # what a row and its index entries take beside its texts, about
 _SIZE = f"""{_ROW_BYTES} + octet_length(target) + coalesce(octet_length(message), 0)
     + coalesce(octet_length(module_path), 0) + coalesce(octet_length(file), 0)"""
@@ -37,7 +46,7 @@ def select(tx: Transaction, query: LogQuery, *, message_column: str = "message")
     rows = tx.query(
         f"SELECT id, ts, ts_nanos, level, target, {message_column}, thread_id, file, line"
         f" FROM logs{where} ORDER BY id {order}{limit}",
-        parameters | ({} if query.limit is None else {"n": query.limit}),
+        parameters | ({} if query.limit is None else {"n": _countable(query.limit)}),
     )
     return [LogRow(*row) for row in rows]
 
@@ -62,23 +71,22 @@ def thread_ids(tx: Transaction, prefix: str, limit: int) -> list[str]:
     return found
 
 
-def delete_before(tx: Transaction, ts: int, limit: int, up_to_id: int = LARGEST_ID) -> int:
-    """Delete at most ``limit`` of the rows before a time, oldest first; says how many."""
-    parameters = {"ts": ts, "n": limit, "up_to_id": up_to_id}
-    return _deleted(tx, tx.query(_STATEMENTS["delete_before"], parameters))
+def delete_before(tx: Transaction, ts: int, most: Amount, up_to_id: int = LARGEST_ID) -> int:
+    """Delete rows before a time, oldest first; says how many."""
+    parameters = {"ts": _countable(ts), "n": most.rows, "up_to_id": up_to_id}
+    return _delete(tx, tx.query(_STATEMENTS["before"], parameters), most.bytes)
 
 
-def delete_oldest(tx: Transaction, limit: int) -> int:
-    """Delete the ``limit`` rows that were written first; says how many there were."""
-    return _deleted(tx, tx.query(_STATEMENTS["delete_oldest"], {"n": limit}))
+def delete_oldest(tx: Transaction, most: Amount) -> int:
+    """Delete the rows that were written first; says how many."""
+    return _delete(tx, tx.query(_STATEMENTS["oldest"], {"n": most.rows}), most.bytes)
 
 
-def delete_oldest_of(tx: Transaction, thread_id: str, limit: int) -> int:
-    """Delete the first rows of one thread, or of THREADLESS; says how many there were."""
-    if thread_id == THREADLESS:
-        return _deleted(tx, tx.query(_STATEMENTS["delete_oldest_threadless"], {"n": limit}))
-    parameters = {"thread_id": thread_id, "n": limit}
-    return _deleted(tx, tx.query(_STATEMENTS["delete_oldest_of"], parameters))
+def delete_oldest_of(tx: Transaction, thread_id: str, most: Amount) -> int:
+    """Delete the first rows of one thread, or of THREADLESS; says how many."""
+    name = "oldest_threadless" if thread_id == THREADLESS else "oldest_of"
+    rows = tx.query(_STATEMENTS[name], {"thread_id": thread_id, "n": most.rows})
+    return _delete(tx, rows, most.bytes)
 
 
 def largest_thread(tx: Transaction, above_bytes: int) -> str | None:
@@ -93,14 +101,20 @@ def thread_bytes(tx: Transaction, thread_id: str) -> int:
     return int(rows[0][0]) if rows else 0
 
 
-def _deleted(tx: Transaction, rows: list[Row]) -> int:
+def _delete(tx: Transaction, rows: list[Row], max_bytes: int) -> int:
+    """Delete the first of these rows, up to so many bytes but at least one."""
     sizes: Counter[str] = Counter()
-    for thread_id, size in rows:
+    ids: list[int] = []
+    for row_id, thread_id, size in rows:
+        if ids and -sizes.total() + size > max_bytes:
+            break
+        ids.append(row_id)
         sizes[thread_id] -= size
-    _count(tx, sizes)
-    if rows:
+    if ids:
+        tx.execute(f"DELETE FROM logs WHERE {tx.in_list('id', 'ids')}", {"ids": tx.list_value(ids)})
+        _count(tx, sizes)
         tx.execute(_STATEMENTS["forget_empty"])
-    return len(rows)
+    return len(ids)
 
 
 def _count(tx: Transaction, sizes: Counter[str]) -> None:
@@ -137,9 +151,8 @@ def _conditions(
     where: list[str] = []
     parameters: dict[str, Any] = {}
     if query.level:
-        level = query.level.upper()
-        where.append(f"{_LEVEL} = :level")
-        parameters["level"] = "WARN" if level == "WARNING" else level
+        where.append(f"{_LEVEL} = {_LEVEL.replace('level', ':level')}")
+        parameters["level"] = clean_text(query.level)
     for condition, value in (
         ("ts >= :from_ts", query.from_ts),
         ("ts <= :to_ts", query.to_ts),
@@ -148,31 +161,44 @@ def _conditions(
     ):
         if value is not None:
             where.append(condition)
-            parameters[condition.partition(":")[2]] = value
+            parameters[condition.partition(":")[2]] = _countable(value)
     for column, texts in (
         ("module_path", query.module_like),
         ("file", query.file_like),
         (message_column, (query.search,) if query.search else ()),
     ):
-        names = _named(column, texts, parameters)
-        if names:
-            where.append(f"({' OR '.join(tx.contains(column, name) for name in names)})")
-    where += _thread_condition(query, parameters)
+        conditions, bound = _list(tx.contains, tx.contains_any, tx, column, texts)
+        where += conditions
+        parameters |= bound
+    conditions, bound = _list(_equals, tx.in_list, tx, "thread_id", query.thread_ids)
+    parameters |= bound
+    if query.include_threadless:
+        conditions.append("thread_id IS NULL")
+    if conditions:
+        where.append(f"({' OR '.join(conditions)})")
     return (f" WHERE {' AND '.join(where)}" if where else ""), parameters
 
 
-def _thread_condition(query: LogQuery, parameters: dict[str, Any]) -> list[str]:
-    choices = []
-    names = _named("thread_id", query.thread_ids, parameters)
-    if names:
-        choices.append(f"thread_id IN ({', '.join(':' + name for name in names)})")
-    if query.include_threadless:
-        choices.append("thread_id IS NULL")
-    return [f"({' OR '.join(choices)})"] if choices else []
+def _list(
+    one: Callable[[str, str], str],
+    several: Callable[[str, str], str],
+    tx: Transaction,
+    column: str,
+    texts: Sequence[str],
+) -> tuple[list[str], dict[str, Any]]:
+    """Build the condition of a list: none where it holds only empty texts (behaviour.md 133)."""
+    wanted = [clean_text(text) for text in texts if text]
+    if not wanted:
+        return [], {}
+    if len(wanted) == 1:  # which an index can answer in order
+        return [one(column, column)], {column: wanted[0]}
+    return [several(column, column)], {column: tx.list_value(wanted)}
 
 
-def _named(column: str, texts: Sequence[str], parameters: dict[str, Any]) -> list[str]:
-    """Bind texts that aren't empty, and name their parameters (behaviour.md 133)."""
-    names = {f"{column}_{index}": clean_text(text) for index, text in enumerate(texts) if text}
-    parameters |= names
-    return list(names)
+def _equals(column: str, parameter: str) -> str:
+    return f"{column} = :{parameter}"
+
+
+def _countable(number: int) -> int:
+    """Bring a number within what databases count: beyond that, no row differs."""
+    return max(-LARGEST_ID - 1, min(number, LARGEST_ID))

@@ -1,5 +1,6 @@
 """Read an SQLite file that another program owns, without writing to it or being in its way."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -50,7 +51,9 @@ class Snapshot:
     def _run(self, action: Callable[[SqliteTransaction], _Result], *, in_wal: bool) -> _Result:
         mode = "mode=ro" if in_wal else "mode=ro&immutable=1"
         with translated(self.path, _WAIT_S, _HINT):
-            connection = apsw.Connection(f"file:{quote(str(self.path))}?{mode}", flags=_FLAGS)
+            connection = apsw.Connection(
+                f"file:{quote(os.fsencode(self.path))}?{mode}", flags=_FLAGS
+            )
             try:
                 connection.set_busy_timeout(int(_WAIT_S * 1000))
                 connection.execute("BEGIN")

@@ -8,13 +8,14 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from queue import Empty, LifoQueue
 from typing import Any, Self, TypeVar
 
 import apsw
+import msgspec
 
 from rollbook.errors import DatabaseError, RollbookError
 from rollbook.forks import abandon, hold_during_fork, renew_after_fork
@@ -53,6 +54,19 @@ class SqliteTransaction:
     def contains(self, column: str, parameter: str) -> str:
         """Give the condition that a column holds the text of a parameter, ASCII case ignored."""
         return f"instr(lower({column}), lower(:{parameter})) > 0"
+
+    def contains_any(self, column: str, parameter: str) -> str:
+        """Give the condition that a column holds one of a list of texts, ASCII case ignored."""
+        texts = f"SELECT 1 FROM json_each(:{parameter})"
+        return f"EXISTS ({texts} WHERE instr(lower({column}), lower(value)) > 0)"
+
+    def in_list(self, column: str, parameter: str) -> str:
+        """Give the condition that a column is one of a list of values."""
+        return f"{column} IN (SELECT value FROM json_each(:{parameter}))"
+
+    def list_value(self, values: Sequence[str] | Sequence[int]) -> str:
+        """Give the form in which a list is bound to a parameter of the two above, of any length."""
+        return msgspec.json.encode(values).decode()
 
     def script(self, sql: str) -> None:
         """Run several statements."""

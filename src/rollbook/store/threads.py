@@ -159,9 +159,11 @@ def _listing(
     if not threads.include_silent:
         where.append("has_user_event = 1")
     if threads.sources:
-        where.append(_in_list("source", threads.sources, parameters))
+        where.append(tx.in_list("source", "sources"))
+        parameters["sources"] = tx.list_value(list(map(clean_text, threads.sources)))
     if threads.providers:
-        where.append(_in_list("model_provider", threads.providers, parameters))
+        where.append(tx.in_list("model_provider", "providers"))
+        parameters["providers"] = tx.list_value(list(map(clean_text, threads.providers)))
     if threads.cwd is not None:
         where.append("cwd = :cwd")
         parameters["cwd"] = clean_text(threads.cwd)
@@ -176,12 +178,6 @@ def _listing(
         f" ORDER BY {sort} DESC, id DESC LIMIT :n",
         parameters,
     )
-
-
-def _in_list(column: str, values: tuple[str, ...], parameters: dict[str, Any]) -> str:
-    names = {f"{column}_{index}": clean_text(value) for index, value in enumerate(values)}
-    parameters |= names
-    return f"{column} IN ({', '.join(':' + name for name in names)})"
 
 
 def _to_row(metadata: ThreadMetadata, home: str) -> dict[str, Any]:

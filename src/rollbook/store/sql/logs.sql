@@ -15,24 +15,19 @@ SELECT thread_id FROM log_threads WHERE bytes > :bytes ORDER BY bytes DESC LIMIT
 -- size: How many bytes a thread's rows take.
 SELECT bytes FROM log_threads WHERE thread_id = :thread_id
 
--- delete_before: The oldest rows before a time, of those up to an id.
-DELETE FROM logs
-WHERE id IN (SELECT id FROM logs WHERE ts < :ts AND id <= :up_to_id ORDER BY ts LIMIT :n)
-RETURNING coalesce(thread_id, ''), {size}
+-- before: The oldest rows before a time, of those up to an id.
+SELECT id, coalesce(thread_id, ''), {size} FROM logs
+WHERE ts < :ts AND id <= :up_to_id ORDER BY ts LIMIT :n
 
--- delete_oldest: The rows that were written first.
-DELETE FROM logs WHERE id IN (SELECT id FROM logs ORDER BY id LIMIT :n)
-RETURNING coalesce(thread_id, ''), {size}
+-- oldest: The rows that were written first.
+SELECT id, coalesce(thread_id, ''), {size} FROM logs ORDER BY id LIMIT :n
 
--- delete_oldest_of: The rows of one thread that were written first.
-DELETE FROM logs
-WHERE id IN (SELECT id FROM logs WHERE thread_id = :thread_id ORDER BY id LIMIT :n)
-RETURNING coalesce(thread_id, ''), {size}
+-- oldest_of: The rows of one thread that were written first.
+SELECT id, coalesce(thread_id, ''), {size} FROM logs
+WHERE thread_id = :thread_id ORDER BY id LIMIT :n
 
--- delete_oldest_threadless: The rows without a thread that were written first.
-DELETE FROM logs
-WHERE id IN (SELECT id FROM logs WHERE thread_id IS NULL ORDER BY id LIMIT :n)
-RETURNING coalesce(thread_id, ''), {size}
+-- oldest_threadless: The rows without a thread that were written first.
+SELECT id, coalesce(thread_id, ''), {size} FROM logs WHERE thread_id IS NULL ORDER BY id LIMIT :n
 
 -- next_thread: The first of a range of thread ids.
 SELECT thread_id FROM logs WHERE thread_id >= :low AND thread_id < :high ORDER BY thread_id LIMIT 1
