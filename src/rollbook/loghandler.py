@@ -6,6 +6,7 @@
 import logging
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from rollbook.runtime import StateRuntime
 QUEUE_SIZE = 512
 BATCH_SIZE = 64
 FLUSH_INTERVAL_S = 0.25
+_GIVE_WAY_S = 0.001
 
 # What every record has of its own accord; the rest was given as ``extra``.
 _OWN_FIELDS = frozenset(vars(logging.makeLogRecord({})))
@@ -58,8 +60,8 @@ class RollbookHandler(logging.Handler):
 
     A row has the record's level (WARNING is WARN, CRITICAL is ERROR, below DEBUG is TRACE, other
     names stay), its logger's name as target, its module, file, line and time.  The message is the
-    record's, with the ``extra`` fields behind it and an exception below it; a formatter that was
-    set makes the message instead.  The thread is the record's ``thread_id``, else that of
+    record's, or what a formatter that was set makes of it, with the ``extra`` fields behind it and
+    an exception below it.  The thread is the record's ``thread_id``, else that of
     :func:`thread_context`.  Source: behaviour.md 121 to 124.
     """
 
@@ -87,11 +89,12 @@ class RollbookHandler(logging.Handler):
         self._waiting: deque[LogEntry] = deque()
         self._some_wait = threading.Event()
         self._enough_wait = threading.Event()
-        self._starting = threading.Lock()
+        self._starting = threading.RLock()
         self._writing = threading.Lock()
         self._counting = threading.RLock()  # a signal handler may log, too
         self._is_writer = threading.local()
         self._writer: threading.Thread | None = None
+        self._flushing = 0
         self._lost = 0
         self._lost_told = 0
 
@@ -128,18 +131,16 @@ class RollbookHandler(logging.Handler):
             self._enough_wait.set()
 
     def flush(self) -> None:
-        """Write what waits; returns when that is done."""
+        """Write what waits now; returns when that is done."""
         if self._is_finished:
             return
-        with self._writing:
-            self._is_writer.now = True
-            try:
-                while self._waiting:
-                    self._write([self._waiting.popleft() for _ in range(len(self._waiting))])
-                if self._lost > self._lost_told:
-                    self._write([])
-            finally:
-                del self._is_writer.now
+        with self._counting:
+            self._flushing += 1
+        try:
+            self._write_waiting()
+        finally:
+            with self._counting:
+                self._flushing -= 1
 
     def close(self) -> None:
         """Write what waits and take no more: what comes later is only counted."""
@@ -170,9 +171,22 @@ class RollbookHandler(logging.Handler):
         while not self._is_closed:
             self._some_wait.wait()
             self._enough_wait.wait(self._flush_interval_s)
+            if self._flushing:  # whoever waits for what was logged goes first
+                time.sleep(_GIVE_WAY_S)
+                continue
             self._some_wait.clear()
             self._enough_wait.clear()
-            self.flush()
+            self._write_waiting()
+
+    def _write_waiting(self) -> None:
+        with self._writing:
+            self._is_writer.now = True
+            try:
+                batch = [self._waiting.popleft() for _ in range(len(self._waiting))]
+                if batch or self._lost > self._lost_told:
+                    self._write(batch)
+            finally:
+                del self._is_writer.now
 
     def _write(self, batch: list[LogEntry]) -> None:
         lost = self._lost
@@ -207,7 +221,9 @@ class RollbookHandler(logging.Handler):
         extra: dict[str, Any] = {}
         if len(fields) != len(_OWN_FIELDS):
             extra = _extra(fields)
-        thread_id = extra.pop("thread_id", None) or _thread_id.get()
+        thread_id = extra.pop("thread_id", None)
+        if thread_id is None:
+            thread_id = _thread_id.get()
         seconds = max(record.created, 0.0)
         name, module = record.name, record.module
         return LogEntry(

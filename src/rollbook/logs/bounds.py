@@ -12,6 +12,8 @@ from rollbook.store.sqlite import SqliteEngine
 
 _STEP = Amount(rows=250, bytes=1 << 20)  # deleted, or given back, at once: a few milliseconds
 _PAUSE_S = 0.002  # between two, so that writers get their turn
+_SETTLE_ATTEMPTS = 100  # as long as somebody reads an older state, the file can't shrink
+_SETTLE_PAUSE_S = 0.1
 _TRIM_FROM = 0.95  # before the bound is reached, as more is written while it is being noticed
 _TRIM_TO = 0.85  # so that there is nothing to do for a while then
 _MAX_UNUSED = 8  # the file may be larger by this part of what is in use,
@@ -47,15 +49,25 @@ class Bounds:
         self.delete_before(now - self._limits.retention_days * _DAY_S, self._up_to_id)
         self._up_to_id = logs.LARGEST_ID
         while (thread_id := self._largest_thread()) is not None:
-            self._delete(self._excess_of(thread_id))
+            if not self._delete(self._excess_of(thread_id)):
+                break  # the count was wrong, then
         if self._engine.used_bytes() > self._limits.max_bytes * _TRIM_FROM:
             self._delete(self._excess_of_all)
+        self._shrink()
+
+    def _shrink(self) -> None:
+        is_settled = True
         while self._engine.unused_bytes() > max(
             self._engine.used_bytes() // _MAX_UNUSED, _MIN_UNUSED
         ):
             self._engine.give_back(_STEP.bytes)
+            is_settled = self._engine.settle()
             if self._stop.wait(_PAUSE_S):
                 return
+        for _ in range(_SETTLE_ATTEMPTS):
+            if is_settled or self._stop.wait(_SETTLE_PAUSE_S):
+                return
+            is_settled = self._engine.settle()
 
     def delete_before(self, ts: int, up_to_id: int = logs.LARGEST_ID) -> int:
         """Delete all rows before a time; says how many."""
@@ -86,10 +98,10 @@ class Bounds:
             return 0
         return logs.delete_oldest(tx, Amount(rows, min(excess, _STEP.bytes)))
 
-    def _delete(self, excess: Deletion) -> None:
+    def _delete(self, excess: Deletion) -> int:
         self._excess = excess
         try:
-            self._in_steps(excess)
+            return self._in_steps(excess)
         finally:
             self._excess = None
 

@@ -32,7 +32,7 @@ class LogReader:
         whose logs are meant, or any database with logs in it; it defaults to ``ROLLBOOK_DB``.
         Errors: HomeNotFoundError, HomeError; DatabaseError where the file can't be read.
         """
-        state = state_path(None if database else resolve_home(home), database)
+        state = state_path(resolve_home(home) if home else None, database)
         if state.is_file() and _mark(state) != STATE.application_id:
             return cls(state)
         return cls(logs_beside(state))
@@ -72,6 +72,9 @@ def checked(query: LogQuery) -> LogQuery:
     """Refuse what no database can be asked; UsageError names it."""
     if query.limit is not None and query.limit < 0:
         raise UsageError(f"there can't be {query.limit} log rows", hint="ask for 0 or more")
+    for texts in (query.module_like, query.file_like, query.thread_ids):
+        if isinstance(texts, str):
+            raise UsageError(f"{texts!r:.100} should be a list of texts", hint="put it into a list")
     return query
 
 

@@ -53,6 +53,9 @@ class Transaction(Protocol):
     def execute_many(self, sql: str, parameters: Iterable[Parameters]) -> None:
         """Run one statement once for each set of parameters."""
 
+    def insert_many(self, table: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
+        """Insert rows in order, with as few statements as the engine can."""
+
     def contains(self, column: str, parameter: str) -> str:
         """Give the condition that a column holds the text of a parameter, ASCII case ignored."""
 

@@ -20,6 +20,19 @@ class Amount(NamedTuple):
     bytes: int
 
 
+_COLUMNS = (
+    "ts",
+    "ts_nanos",
+    "level",
+    "line",
+    "thread_id",
+    "target",
+    "message",
+    "module_path",
+    "file",
+)
+_THREAD = _COLUMNS.index("thread_id")
+_TEXTS = slice(_COLUMNS.index("target"), None)  # those that make a row large
 _ROW_BYTES = 100  # what a row and its index entries take beside its texts, about
 _SIZE = f"""{_ROW_BYTES} + octet_length(target) + coalesce(octet_length(message), 0)
     + coalesce(octet_length(module_path), 0) + coalesce(octet_length(file), 0)"""
@@ -30,10 +43,10 @@ _LEVEL = "CASE upper(level) WHEN 'WARNING' THEN 'WARN' ELSE upper(level) END"
 def insert(tx: Transaction, entries: Iterable[LogEntry]) -> int:
     """Append entries, in order; says how many bytes they take, about."""
     rows = [_to_row(entry) for entry in entries]
-    tx.execute_many(_STATEMENTS["insert"], rows)
+    tx.insert_many("logs", _COLUMNS, rows)
     sizes: Counter[str] = Counter()
     for row in rows:
-        sizes[row["thread_id"] or THREADLESS] += _size_of(row)
+        sizes[row[_THREAD] or THREADLESS] += _size_of(row)
     _count(tx, sizes)
     return sizes.total()
 
@@ -122,25 +135,23 @@ def _count(tx: Transaction, sizes: Counter[str]) -> None:
         tx.execute(_STATEMENTS["count"], {"thread_id": thread_id, "bytes": size})
 
 
-def _to_row(entry: LogEntry) -> dict[str, Any]:
-    return {
-        "ts": entry.ts,
-        "ts_nanos": entry.ts_nanos,
-        "level": clean_text(entry.level),
-        "target": clean_text(entry.target),
-        "message": entry.message and clean_text(entry.message),
-        "module_path": entry.module_path and clean_text(entry.module_path),
-        "file": entry.file and clean_text(entry.file),
-        "line": entry.line,
-        "thread_id": clean_text(entry.thread_id) if entry.thread_id else None,
-    }
+def _to_row(entry: LogEntry) -> Row:
+    return (
+        entry.ts,
+        entry.ts_nanos,
+        clean_text(entry.level),
+        entry.line,
+        clean_text(entry.thread_id) if entry.thread_id else None,
+        clean_text(entry.target),
+        entry.message and clean_text(entry.message),
+        entry.module_path and clean_text(entry.module_path),
+        entry.file and clean_text(entry.file),
+    )
 
 
-def _size_of(row: dict[str, Any]) -> int:
+def _size_of(row: Row) -> int:
     return _ROW_BYTES + sum(
-        len(text) if text.isascii() else len(text.encode())
-        for text in (row["target"], row["message"], row["module_path"], row["file"])
-        if text
+        len(text) if text.isascii() else len(text.encode()) for text in row[_TEXTS] if text
     )
 
 

@@ -1,7 +1,3 @@
--- insert: One row.
-INSERT INTO logs (ts, ts_nanos, level, target, message, module_path, file, line, thread_id)
-VALUES (:ts, :ts_nanos, :level, :target, :message, :module_path, :file, :line, :thread_id)
-
 -- count: Add to the size of a thread's rows.
 INSERT INTO log_threads (thread_id, bytes) VALUES (:thread_id, :bytes)
 ON CONFLICT (thread_id) DO UPDATE SET bytes = log_threads.bytes + excluded.bytes
