@@ -15,6 +15,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import cycle
 from pathlib import Path
 
 import apsw
@@ -49,11 +50,11 @@ def timed(action: Callable[[], object], calls: int) -> float:
     return (time.perf_counter() - started) / calls * 1e6
 
 
-def entries() -> list[LogEntry]:
+def entries(ts: int) -> list[LogEntry]:
     """A batch as a harness logs it."""
     return [
         LogEntry(
-            1_800_000_000 + number,
+            ts,
             number,
             "INFO",
             "agent.loop",
@@ -80,15 +81,17 @@ class Bench:
         self._add_recorder(directory)
 
     def _add_logs(self, directory: Path) -> None:
-        self.state.insert_logs(entries())
+        self.state.insert_logs(entries(1))
         path = directory / "raw" / "logs.sqlite"
         with StateRuntime.open(directory, database=path.with_name("state.sqlite")) as other:
-            other.insert_logs(entries())  # makes the same tables and indexes
+            other.insert_logs(entries(1))  # makes the same tables and indexes
         raw = apsw.Connection(str(path))
         raw.execute("PRAGMA synchronous = NORMAL")
-        batch = entries()
+        batches = [entries(1_800_000_000 + number) for number in range(200)]
+        floors, ours = cycle(batches), cycle(batches)
 
         def floor() -> None:
+            batch = next(floors)
             rows = [msgspec.structs.asdict(entry) for entry in batch]
             raw.execute("BEGIN IMMEDIATE")
             raw.executemany(ROW, rows)
@@ -96,7 +99,12 @@ class Bench:
             raw.execute("COMMIT")
 
         self._pairs.append(
-            ("insert_logs of 64 / raw apsw", floor, lambda: self.state.insert_logs(batch), 200)
+            (
+                "insert_logs of 64 / raw apsw",
+                floor,
+                lambda: self.state.insert_logs(next(ours)),
+                len(batches),
+            )
         )
 
     def _add_handler(self) -> None:
