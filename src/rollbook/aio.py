@@ -84,6 +84,11 @@ class AsyncStateRuntime:
         return self._runtime
 
     @property
+    def is_closed(self) -> bool:
+        """See :attr:`rollbook.StateRuntime.is_closed`."""
+        return self._runtime.is_closed
+
+    @property
     def codex_home(self) -> Path:
         """See :attr:`rollbook.StateRuntime.codex_home`."""
         return self._runtime.codex_home

@@ -13,7 +13,7 @@ _COMMANDS = (
     ("branch", "--show-current"),
     ("remote", "get-url", "origin"),
 )
-_PASSWORD = re.compile(r"(?<=://)([^/@:]*):[^/@]*@")
+_PASSWORD = re.compile(r"(?<=://)([^/@:]*):[^/]*@")
 
 
 class GitFacts(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -76,6 +76,7 @@ class StateRuntime:
         self._default_provider = default_provider
         self._background = BackgroundBackfill(engine, home, default_provider)
         self._logs = LogDatabase(logs_beside(Path(engine.location)), log_limits)
+        self._is_closed = False
         self._closing: dict[object, Callable[[], None]] = {}
 
     @classmethod
@@ -120,6 +121,7 @@ class StateRuntime:
 
     def close(self) -> None:
         """Stop what runs in the background, let log handlers write their last rows, and close."""
+        self._is_closed = True
         self._background.end()
         for finish in reversed(list(self._closing.values())):
             finish()
@@ -139,6 +141,11 @@ class StateRuntime:
             self._closing.pop(key, None)
 
         return take_back
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether :meth:`close` was called."""
+        return self._is_closed
 
     @property
     def codex_home(self) -> Path:

@@ -75,7 +75,13 @@ def test_both_faces_have_the_same_methods_and_properties():
     properties = [
         sorted(n for n, m in vars(face).items() if isinstance(m, property)) for face in FACES
     ]
-    assert properties[0] == ["codex_home", "database", "database_system", "default_provider"]
+    assert properties[0] == [
+        "codex_home",
+        "database",
+        "database_system",
+        "default_provider",
+        "is_closed",
+    ]
     assert properties[1] == ["blocking", *properties[0]]
 
 
@@ -89,7 +95,9 @@ def test_a_method_has_the_same_signature_as_a_coroutine(name):
     assert f"rollbook.StateRuntime.{name}`" in theirs.__doc__
 
 
-@pytest.mark.parametrize("name", ["codex_home", "database", "database_system", "default_provider"])
+@pytest.mark.parametrize(
+    "name", ["codex_home", "database", "database_system", "default_provider", "is_closed"]
+)
 def test_a_property_has_the_same_type_in_both_faces(name):
     ours, theirs = (getattr(face, name).fget for face in FACES)
     assert typing.get_type_hints(ours) == typing.get_type_hints(theirs)

@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +28,7 @@ class AsyncRolloutRecorder:
     def __init__(self, recorder: RolloutRecorder, executor: ThreadPoolExecutor) -> None:
         self._recorder = recorder
         self._executor = executor
+        self._is_closed = False
 
     @classmethod
     async def create(
@@ -93,9 +94,11 @@ class AsyncRolloutRecorder:
     @classmethod
     async def _made(cls, make: Callable[[], RolloutRecorder]) -> Self:
         executor = ThreadPoolExecutor(1, thread_name_prefix="rollbook-recorder")
+        making = executor.submit(make)
         try:
-            recorder = await asyncio.get_running_loop().run_in_executor(executor, make)
+            recorder = await asyncio.wrap_future(making)
         except BaseException:
+            making.add_done_callback(_close_unclaimed)
             executor.shutdown(wait=False)
             raise
         return cls(recorder, executor)
@@ -141,8 +144,16 @@ class AsyncRolloutRecorder:
     async def close(self) -> None:
         """See :meth:`rollbook.RolloutRecorder.close`."""
         await self._run(self._recorder.close)
+        self._is_closed = True
         self._executor.shutdown(wait=False)
 
     async def _run(self, operation: Callable[..., _Result], *arguments: Any) -> _Result:
         call = partial(operation, *arguments)
-        return await asyncio.get_running_loop().run_in_executor(self._executor, call)
+        executor = None if self._is_closed else self._executor
+        return await asyncio.get_running_loop().run_in_executor(executor, call)
+
+
+def _close_unclaimed(making: "Future[RolloutRecorder]") -> None:
+    """Let go of a thread whose caller was cancelled before it could have the recorder."""
+    if not making.cancelled() and making.exception() is None:
+        making.result().close()

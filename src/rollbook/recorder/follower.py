@@ -6,7 +6,7 @@ from collections import deque
 
 from rollbook.errors import RollbookError
 from rollbook.model.thread import ThreadMetadataBuilder
-from rollbook.rollout.lines import decode_line
+from rollbook.rollout.lines import MalformedLineError, decode_line
 from rollbook.runtime import StateRuntime
 from rollbook.telemetry import ERRORS, count
 
@@ -116,7 +116,7 @@ class Follower:
             else:
                 items = [decode_line(line) for line in b"".join(lines).splitlines()]
                 self._state.apply_rollout_items(self._builder, items)
-        except RollbookError as error:
+        except (RollbookError, MalformedLineError) as error:
             count(ERRORS, rollbook_stage="recorder", error_type=type(error).__name__)
             _log.warning(
                 "the index is behind %s and will catch up later: %s",

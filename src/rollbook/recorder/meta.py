@@ -14,7 +14,13 @@ import msgspec
 from rollbook.errors import InvalidThreadIdError, UsageError
 from rollbook.git import GitFacts
 from rollbook.model.thread import DynamicToolSpec, parse_thread_id
-from rollbook.rollout.lines import RolloutItem, object_of, text_of
+from rollbook.rollout.lines import (
+    MalformedLineError,
+    RolloutItem,
+    encode_line,
+    object_of,
+    text_of,
+)
 from rollbook.version import __version__
 
 _RECORDER = "rollbook/"  # Codex passes over fields that it doesn't know
@@ -45,7 +51,9 @@ class NewThread(msgspec.Struct, frozen=True, kw_only=True):
             "cli_version": self.cli_version,
             "source": _source(self.source),
             "model_provider": self.model_provider,
-            "base_instructions": self.base_instructions and {"text": self.base_instructions},
+            "base_instructions": None
+            if self.base_instructions is None
+            else {"text": self.base_instructions},
             "dynamic_tools": [_tool_object(tool) for tool in self.dynamic_tools] or None,
             "git": self.git,
             "recorder": f"{_RECORDER}{__version__}",
@@ -102,6 +110,8 @@ def check_tools(tools: Sequence[DynamicToolSpec]) -> None:
     names: set[tuple[str | None, str]] = set()
     for tool in tools:
         name = tool.name
+        if not isinstance(name, str) or not isinstance(tool.description, str):
+            raise UsageError(f"name and description of a tool are texts, not {name!r:.100}")
         if not name or name != name.strip():
             raise UsageError(f"{name!r:.100} can't be the name of a tool: it is empty or padded")
         if name == _RESERVED or name.startswith(f"{_RESERVED}__"):
@@ -110,6 +120,10 @@ def check_tools(tools: Sequence[DynamicToolSpec]) -> None:
             raise UsageError(f"there are two tools with the name {name!r:.100}")
         if not isinstance(tool.input_schema, Mapping):
             raise UsageError(f"the schema of the tool {name!r:.100} is no JSON object")
+        try:
+            encode_line("", "", tool.input_schema)
+        except MalformedLineError as error:
+            raise UsageError(f"the schema of the tool {name!r:.100} is no JSON: {error}") from error
         names.add((tool.namespace, name))
 
 
@@ -132,5 +146,5 @@ def _source(text: str) -> Any:
         return text
     try:
         return msgspec.json.decode(text)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeEncodeError) as error:
         raise UsageError(f"{text!r:.100} is no source of a thread: {error}") from error

@@ -1,5 +1,6 @@
 """Record one thread: its rollout first, the database behind it (behaviour.md 101 to 114)."""
 
+import logging
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -8,7 +9,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from rollbook.errors import RolloutError, ThreadInUseError, ThreadNotFoundError, UsageError
+from rollbook.errors import (
+    DatabaseError,
+    RolloutError,
+    ThreadInUseError,
+    ThreadNotFoundError,
+    UsageError,
+)
 from rollbook.forks import renew_after_fork
 from rollbook.git import GitFacts, git_facts
 from rollbook.model.thread import (
@@ -27,11 +34,13 @@ from rollbook.recorder.meta import (
     present_time_text,
     time_text,
 )
+from rollbook.rollout.fold import dynamic_tools_of
 from rollbook.rollout.history import as_legacy, files_of, read_items
 from rollbook.rollout.layout import find_rollouts, new_rollout_path
 from rollbook.rollout.lines import (
     MalformedLineError,
     RolloutItem,
+    as_read,
     encode_line,
     to_item,
 )
@@ -42,6 +51,7 @@ from rollbook.version import __version__
 
 _CHUNK_BYTES = 1 << 20
 _FOLLOW_S = 1.0
+_log = logging.getLogger(__name__)
 
 
 class RolloutRecorder:
@@ -175,13 +185,15 @@ class RolloutRecorder:
         thread_id: str | None,
         copied: Sequence[RolloutItem],
     ) -> Self:
+        if state.is_closed:
+            raise UsageError("the state was closed before")
         new_id = parse_thread_id(thread_id) if thread_id else new_thread_id()
         if thread_id and state.get_thread(new_id) is not None:
             raise UsageError(f"there is a thread {new_id} already", hint="resume it")
         now = datetime.now(UTC)
         path = new_rollout_path(state.codex_home, new_id, now.astimezone())
         meta = RolloutItem("session_meta", thread.session_meta(new_id, now))
-        history = [meta, *copied]
+        history = [as_read(meta), *copied]
         writer = RolloutWriter.create(path, _chunks(history, time_text(now)))
         first = find_rollouts(state.codex_home, new_id)[0] if thread_id else None
         if first and state.codex_home / first != path:  # of two at once, the earlier name wins
@@ -218,7 +230,11 @@ class RolloutRecorder:
 
     def get_dynamic_tools(self) -> list[DynamicToolSpec]:
         """Read the thread's tools: from the database, else from the rollout (behaviour.md 31)."""
-        return self._state.get_dynamic_tools(self.thread_id) or []
+        try:
+            return self._state.get_dynamic_tools(self.thread_id) or []
+        except DatabaseError as error:
+            _log.warning("tools are read from the rollout: %s", error)
+            return list(dynamic_tools_of(self._history[0].payload))
 
     def record_items(self, items: Iterable[RolloutItem | Mapping[str, Any]]) -> int:
         """Append records, all of them or none; returns how many were written.

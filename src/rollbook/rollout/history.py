@@ -1,27 +1,24 @@
 """All records of a thread, in order, and what of them the model would be given again."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from io import BufferedReader, RawIOBase
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO
 
 from rollbook.errors import RolloutError
 from rollbook.rollout.extract import reading
 from rollbook.rollout.injected import message_words
 from rollbook.rollout.layout import RolloutFile, choose_files, find_rollouts, stat_rollout
 from rollbook.rollout.lines import (
-    MalformedLineError,
     RolloutItem,
-    decode_line,
     integer_of,
     list_of,
     object_of,
     text_of,
 )
+from rollbook.rollout.scan import Scan
 
 _MAX_LINEAGE = 100
 _PAGINATION = ("history_mode", "history_base", "forked_from_ordinal_exclusive")
-_BLOCK = 1 << 20
 
 
 def read_items(home: Path, thread_id: str) -> Iterator[RolloutItem]:
@@ -64,16 +61,21 @@ def _base_items(
 
 
 def _file_items(home: Path, file: RolloutFile, end: int | None) -> Iterator[RolloutItem]:
-    position = 0
-    with reading(home, file) as stream, BufferedReader(cast(RawIOBase, stream), _BLOCK) as lines:
-        while line := lines.readline():
-            position += len(line)
-            if end is not None and position > end:
-                return
-            try:
-                yield decode_line(line)
-            except MalformedLineError:
-                continue
+    with reading(home, file) as stream:
+        yield from Scan(stream if end is None else _Beginning(stream, end), everything=True)
+
+
+class _Beginning:
+    """The first bytes of a stream."""
+
+    def __init__(self, stream: BinaryIO, size: int) -> None:
+        self._stream = stream
+        self._left = size
+
+    def read(self, size: int) -> bytes:
+        data = self._stream.read(min(size, self._left))
+        self._left -= len(data)
+        return data
 
 
 def as_legacy(items: Iterable[RolloutItem]) -> Iterator[RolloutItem]:

@@ -42,6 +42,7 @@ class RolloutItem(msgspec.Struct, frozen=True):
 
 
 _BARE = {"type", "payload"}
+_MAX_DEPTH = 100  # Codex's parser stops at 128
 
 
 class MalformedLineError(ValueError):
@@ -80,14 +81,35 @@ def decode_line(line: bytes | bytearray | memoryview) -> RolloutItem:
 def encode_line(timestamp: str, kind: str, payload: Any) -> bytes:
     """Write a record as one line of a rollout, its line break included.
 
-    Errors: MalformedLineError where the payload is no JSON.
+    Errors: MalformedLineError where the payload is no JSON, or nested deeper than Codex reads.
     """
     try:
-        return _encoder.encode(_Written(timestamp, kind, payload)) + b"\n"
+        line = _encoder.encode(_Written(timestamp, kind, payload))
     except UnicodeEncodeError:
-        return _encoder.encode(_Written(timestamp, kind, _unicode(payload))) + b"\n"
+        return encode_line(_text(timestamp), _text(kind), _unicode(payload))
     except (TypeError, OverflowError, RecursionError) as error:
         raise MalformedLineError(str(error)) from error
+    if line.count(b"}") + line.count(b"]") > _MAX_DEPTH and _depth(payload) > _MAX_DEPTH:
+        raise MalformedLineError(f"it is nested more than {_MAX_DEPTH} deep")
+    return line + b"\n"
+
+
+def _text(text: str) -> str:
+    if clean_text(text) != text:
+        raise MalformedLineError(f"{text!r:.100} is no Unicode")
+    return text
+
+
+def _depth(value: Any) -> int:
+    depth, level = 0, [value]
+    while level := [each for each in level if isinstance(each, Mapping | list | tuple)]:
+        depth += 1
+        level = [
+            inner
+            for each in level
+            for inner in (each.values() if isinstance(each, Mapping) else each)
+        ]
+    return depth
 
 
 def to_item(value: RolloutItem | Mapping[str, Any]) -> RolloutItem:
@@ -96,7 +118,11 @@ def to_item(value: RolloutItem | Mapping[str, Any]) -> RolloutItem:
     Errors: MalformedLineError for what is no record.
     """
     if isinstance(value, RolloutItem):
-        return value
+        if type(value.type) is str and type(value.payload) is dict:
+            return value
+        raise MalformedLineError("a record has a text as its type and an object as its payload")
+    if not isinstance(value, Mapping):
+        raise MalformedLineError(f"{value!r:.100} is no JSON object")
     if value.keys() == _BARE:  # the form in which a harness gives them, without the detour
         kind, payload = value["type"], value["payload"]
         if type(kind) is str and type(payload) is dict:
@@ -107,8 +133,13 @@ def to_item(value: RolloutItem | Mapping[str, Any]) -> RolloutItem:
         raise MalformedLineError(str(error)) from error
 
 
+def as_read(item: RolloutItem) -> RolloutItem:
+    """Give a record as it is read from its line: of JSON values only."""
+    return decode_line(encode_line(item.timestamp, item.type, item.payload))
+
+
 def as_written(item: RolloutItem) -> RolloutItem:
-    """Give a record as it would be read from its line.
+    """Give a record as it can be written.
 
     Halves of characters become the replacement character, as no UTF-8 has them.
     Errors: MalformedLineError for what is no JSON.

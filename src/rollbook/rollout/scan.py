@@ -13,7 +13,7 @@ matters is held whole.
 import codecs
 import re
 from collections.abc import Generator, Iterator
-from typing import BinaryIO
+from typing import BinaryIO, Protocol, cast
 
 from rollbook.rollout.lines import (
     KNOWN_TYPES,
@@ -44,16 +44,29 @@ _SKIPPABLE = re.compile(
 )
 
 
+_NOTHING = re.compile(rb"(?!)")
+
+
+class Readable(Protocol):
+    """What is read from its beginning to its end."""
+
+    def read(self, size: int, /) -> bytes:
+        """Read at most so many bytes; none at the end."""
+
+
 class Scan:
-    """Iterate over the records of a rollout that matter for its thread, in order.
+    """Iterate over the records of a rollout that matter for its thread, in order, or ``everything``.
 
     Start it on a binary stream that stands at ``offset``.  When the iteration has ended,
     ``offset`` is the end of the last line that was taken: an unfinished last line is left for the
     next read, unless it is a whole record that only lacks its line break.
     """
 
-    def __init__(self, stream: BinaryIO, offset: int = 0) -> None:
+    def __init__(
+        self, stream: "Readable | BinaryIO", offset: int = 0, *, everything: bool = False
+    ) -> None:
         self._stream = stream
+        self._skippable = _NOTHING if everything else _SKIPPABLE
         self._trailing_head: re.Match[bytes] | None = None
         self.offset = offset
         self.records = 0
@@ -81,7 +94,7 @@ class Scan:
         start = 0
         clean = _is_clean(data[: data.rfind(b"\n") + 1])
         while (end := data.find(b"\n", start)) >= 0:
-            head = _SKIPPABLE.match(data, start, end)
+            head = self._skippable.match(data, start, end)
             if head and _looks_whole(data, start, end, clean):
                 self._trailing_head = head
                 self.records += 1
@@ -127,11 +140,11 @@ class Scan:
 
     def _long_line(self, data: bytes) -> Generator[RolloutItem, None, bytes]:
         """Take a line that is longer than a block; returns what follows it."""
-        if head := _SKIPPABLE.match(data):
+        if head := self._skippable.match(data):
             rest = self._pass_by(data, head)
             if rest is not None:
                 return rest
-            self._stream.seek(self.offset)
+            cast(BinaryIO, self._stream).seek(self.offset)
             data = b""
         line, rest = self._read_line(data)
         if line is None:

@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
+from tempfile import mkstemp
 from typing import Self
 
 from rollbook.errors import RolloutError, ThreadInUseError
@@ -72,6 +73,9 @@ class RolloutWriter:
             _lock(descriptor, path)
             writer = cls(path, descriptor, is_new=False)
             writer._repair()
+        except OSError as error:
+            os.close(descriptor)
+            raise RolloutError(f"can't be repaired: {error.strerror}", path=str(path)) from error
         except BaseException:
             os.close(descriptor)
             raise
@@ -144,7 +148,7 @@ class RolloutWriter:
             os.ftruncate(self._descriptor, start)
             _log.warning("%s: cut off %d bytes of an unfinished last line", self.path, end - start)
         else:
-            os.write(self._descriptor, b"\n")
+            self.append(b"\n")
 
     def _last_line_start(self, end: int) -> int:
         at = end
@@ -158,25 +162,24 @@ class RolloutWriter:
 
 
 def unpack(home: Path, file: RolloutFile) -> None:
-    """Put the plain form of a compressed rollout beside it, with the same mtime.
+    """Put the plain form of a compressed rollout in its place, with the same mtime.
 
-    Where both are there, the plain one counts; the compressed one is left.  Errors: RolloutError.
+    The plain one is on the device before the compressed one goes.  Errors: RolloutError.
     """
     path = home / file.path
-    hidden = path.with_name(f".{path.name}.tmp")
-    with reading(home, file) as packed, open(hidden, "xb", opener=_private) as plain:
-        try:
-            shutil.copyfileobj(packed, plain)
-            plain.flush()
-            os.fsync(plain.fileno())
-            os.utime(plain.fileno(), ns=(file.mtime_ns, file.mtime_ns))
-            os.link(hidden, path)  # likewise
-        finally:
-            hidden.unlink()
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+    try:
+        with reading(home, file) as packed:
+            descriptor, hidden = mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+            with open(descriptor, "wb") as plain:
+                shutil.copyfileobj(packed, plain)
+                plain.flush()
+                os.utime(plain.fileno(), ns=(file.mtime_ns, file.mtime_ns))
+                os.fsync(plain.fileno())
+        os.rename(hidden, path)
+        _sync_directory(path.parent)
+        path.with_name(path.name + ".zst").unlink()
+    except OSError as error:
+        raise RolloutError(f"can't be unpacked: {error.strerror}", path=file.path) from error
 
 
 def is_in_use(path: Path) -> bool:

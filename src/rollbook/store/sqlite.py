@@ -221,8 +221,15 @@ class SqliteEngine:
     def close(self) -> None:
         """Close all connections."""
         self._is_closed = True
-        for connection in self._connections:
-            connection.close()
+        self._hold()
+        try:
+            for connection in self._connections:
+                try:
+                    connection.close()
+                except apsw.ThreadingViolationError:  # somebody waits for a lock in it: let it be
+                    abandon(connection)
+        finally:
+            self._release()
 
     def _hold(self) -> None:
         """Keep all threads out of SQLite, whose own locks a child would inherit locked."""
@@ -316,7 +323,7 @@ class SqliteEngine:
             try:
                 return action()
             except BUSY as error:
-                if time.monotonic() > deadline:
+                if time.monotonic() > deadline or self._is_closed:
                     raise busy(self._path, GIVE_UP_AFTER_S) from error
                 time.sleep(_JITTER.uniform(0.001, 0.02))
 
