@@ -1,6 +1,7 @@
 """What a fork needs: things finished before it, held still during it, made anew in the child."""
 
 import os
+import threading
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -30,6 +31,34 @@ def hold_during_fork(hold: Callable[[], None], release: Callable[[], None]) -> N
 def renew_after_fork(renew: Callable[[], None]) -> None:
     """Call a bound method in every forked child, for as long as its object lives."""
     _remember(_renew, renew)
+
+
+class Gate:
+    """A lock around what must not be halfway when the process forks."""
+
+    def __init__(self, most_s: float) -> None:
+        self._most_s = most_s
+        self._renew()
+        hold_during_fork(self._hold, self._release)
+        renew_after_fork(self._renew)
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *error: object) -> None:
+        self._lock.release()
+
+    def _hold(self) -> None:
+        self._is_held = self._lock.acquire(timeout=self._most_s)
+
+    def _release(self) -> None:
+        if self._is_held:
+            self._lock.release()
+            self._is_held = False
+
+    def _renew(self) -> None:
+        self._lock = threading.RLock()
+        self._is_held = False
 
 
 def abandon(belongings: Any) -> None:

@@ -9,7 +9,7 @@ from urllib.parse import quote
 import apsw
 
 from rollbook.errors import DatabaseBusyError, DatabaseDamagedError, DatabaseError
-from rollbook.store.sqlite import SqliteTransaction
+from rollbook.store.sqlite import SqliteTransaction, opening
 from rollbook.store.sqlite_errors import translated
 
 _WAIT_S = 5.0
@@ -50,7 +50,7 @@ class Snapshot:
 
     def _run(self, action: Callable[[SqliteTransaction], _Result], *, in_wal: bool) -> _Result:
         mode = "mode=ro" if in_wal else "mode=ro&immutable=1"
-        with translated(self.path, _WAIT_S, _HINT):
+        with opening, translated(self.path, _WAIT_S, _HINT):
             connection = apsw.Connection(
                 f"file:{quote(os.fsencode(self.path))}?{mode}", flags=_FLAGS
             )

@@ -20,7 +20,7 @@ import apsw
 import msgspec
 
 from rollbook.errors import DatabaseError, RollbookError
-from rollbook.forks import abandon, hold_during_fork, renew_after_fork
+from rollbook.forks import Gate, abandon, hold_during_fork, renew_after_fork
 from rollbook.store.engine import STATE, Parameters, Row, Schema
 from rollbook.store.migrate import load_migrations, migrate
 from rollbook.store.sqlite_errors import BUSY, busy, translated
@@ -33,6 +33,7 @@ WAL_LIMIT_BYTES = 16 << 20  # what the WAL is cut down to after a checkpoint
 
 _MOST_ROWS = 64  # in one statement
 
+opening = Gate(BUSY_TIMEOUT_S)  # connections that no engine has in its hands yet
 _JITTER = random.SystemRandom()
 _Result = TypeVar("_Result")
 
@@ -131,7 +132,8 @@ class SqliteEngine:
         """
         attributes = {"db_system_name": cls.name, "rollbook_database": schema.name}
         try:
-            engine, is_new = cls._opened(path, schema)
+            with opening:
+                engine, is_new = cls._opened(path, schema)
         except RollbookError as error:
             name = type(error).__name__
             count(DATABASE_OPENS, 1, **attributes, rollbook_outcome="failed", error_type=name)
