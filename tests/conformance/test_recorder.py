@@ -452,6 +452,7 @@ def test_a_resumed_recorder_reads_its_tools_from_the_database_first_and_the_roll
     with face.create(dynamic_tools=[TOOL]) as recorder:
         pass
     connection = apsw.Connection(str(home / "rollbook" / "state.sqlite"))
+    connection.set_busy_timeout(20_000)
     connection.execute("UPDATE thread_dynamic_tools SET description = 'database'")
     with face.resume(recorder.thread_id) as again:
         assert again.get_dynamic_tools() == [msgspec.structs.replace(TOOL, description="database")]
@@ -1242,6 +1243,7 @@ def test_recording_goes_on_when_the_database_has_lost_a_table(face, home, caplog
         recorder.record_items(SAID[:3])
         recorder.flush()
         connection = apsw.Connection(str(home / "rollbook" / "state.sqlite"))
+        connection.set_busy_timeout(20_000)
         names = [name for (name,) in connection.execute("SELECT name FROM sqlite_schema")]
         assert table in names
         connection.execute(f"PRAGMA foreign_keys = OFF; DROP TABLE {table}")
@@ -1271,6 +1273,7 @@ def test_tools_are_read_from_the_rollout_where_the_database_has_lost_its_own(fac
     with face.create(dynamic_tools=[TOOL]) as recorder:
         recorder.flush()
         connection = apsw.Connection(str(home / "rollbook" / "state.sqlite"))
+        connection.set_busy_timeout(20_000)
         connection.execute("DROP TABLE thread_dynamic_tools")
         connection.close()
         assert recorder.get_dynamic_tools() == [TOOL]
