@@ -31,6 +31,7 @@ class Bounds:
         self._limits = limits
         self._stop = stop
         self._excess: Deletion | None = None
+        self._expires_next = time.monotonic()
         with engine.read() as tx:  # who writes old rows on purpose keeps them for a while
             self._up_to_id = logs.max_id(tx, LogQuery())
 
@@ -45,15 +46,22 @@ class Bounds:
 
     def keep(self) -> None:
         """Delete what is too old, what is too much of a thread and of all; then shrink the file."""
-        now = int(time.time())
-        self.delete_before(now - self._limits.retention_days * _DAY_S, self._up_to_id)
-        self._up_to_id = logs.LARGEST_ID
+        self._expire()
         while (thread_id := self._largest_thread()) is not None:
             if not self._delete(self._excess_of(thread_id)):
                 break  # the count was wrong, then
         if self._engine.used_bytes() > self._limits.max_bytes * _TRIM_FROM:
             self._delete(self._excess_of_all)
         self._shrink()
+
+    def _expire(self) -> None:
+        """Once a day, delete what is too old; at first only what was there before."""
+        if time.monotonic() < self._expires_next:
+            return
+        oldest = int(time.time()) - self._limits.retention_days * _DAY_S
+        self.delete_before(oldest, self._up_to_id)
+        self._up_to_id = logs.LARGEST_ID
+        self._expires_next = time.monotonic() + _DAY_S
 
     def _shrink(self) -> None:
         is_settled = True
