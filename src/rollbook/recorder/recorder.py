@@ -4,6 +4,7 @@ import logging
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -12,7 +13,6 @@ from typing import Any, Self
 from rollbook.errors import (
     DatabaseError,
     RolloutError,
-    ThreadInUseError,
     ThreadNotFoundError,
     UsageError,
 )
@@ -36,7 +36,7 @@ from rollbook.recorder.meta import (
 )
 from rollbook.rollout.fold import dynamic_tools_of
 from rollbook.rollout.history import as_legacy, files_of, read_items
-from rollbook.rollout.layout import find_rollouts, new_rollout_path
+from rollbook.rollout.layout import SESSIONS, new_rollout_path
 from rollbook.rollout.lines import (
     MalformedLineError,
     RolloutItem,
@@ -45,7 +45,7 @@ from rollbook.rollout.lines import (
     to_item,
 )
 from rollbook.rollout.policy import is_persisted
-from rollbook.rollout.writer import RolloutWriter, unpack
+from rollbook.rollout.writer import RolloutWriter, exclusive, unpack
 from rollbook.runtime import StateRuntime
 from rollbook.version import __version__
 
@@ -188,17 +188,14 @@ class RolloutRecorder:
         if state.is_closed:
             raise UsageError("the state was closed before")
         new_id = parse_thread_id(thread_id) if thread_id else new_thread_id()
-        if thread_id and state.get_thread(new_id) is not None:
-            raise UsageError(f"there is a thread {new_id} already", hint="resume it")
         now = datetime.now(UTC)
         path = new_rollout_path(state.codex_home, new_id, now.astimezone())
         meta = RolloutItem("session_meta", thread.session_meta(new_id, now))
         history = [as_read(meta), *copied]
-        writer = RolloutWriter.create(path, _chunks(history, time_text(now)))
-        first = find_rollouts(state.codex_home, new_id)[0] if thread_id else None
-        if first and state.codex_home / first != path:  # of two at once, the earlier name wins
-            writer.discard()
-            raise ThreadInUseError(f"another recorder has just begun thread {new_id}")
+        with exclusive(state.codex_home / SESSIONS) if thread_id else nullcontext():
+            if thread_id and state.get_thread(new_id) is not None:
+                raise UsageError(f"there is a thread {new_id} already", hint="resume it")
+            writer = RolloutWriter.create(path, _chunks(history, time_text(now)))
         builder = ThreadMetadataBuilder(new_id, str(path), now)
         return cls(state, writer, builder, history)
 

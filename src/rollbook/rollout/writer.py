@@ -8,7 +8,8 @@ import fcntl
 import logging
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import mkstemp
 from typing import Self
@@ -97,17 +98,6 @@ class RolloutWriter:
                 hint="nothing of it was written; free some disk space and record it again",
             ) from error
 
-    def discard(self) -> None:
-        """Take a new rollout away again.  Errors: RolloutError."""
-        try:
-            self.path.unlink()
-        except OSError as error:
-            raise RolloutError(
-                f"can't be removed: {error.strerror}", path=str(self.path)
-            ) from error
-        finally:
-            self.close()
-
     def flush(self) -> None:
         """Return when all that was appended is on the device.  Errors: RolloutError."""
         try:
@@ -159,6 +149,24 @@ class RolloutWriter:
             if found >= 0:
                 return at + found + 1
         return 0
+
+
+@contextmanager
+def exclusive(directory: Path) -> Iterator[None]:
+    """Let nobody else into such a block with the same directory, which is made if missing.
+
+    Errors: RolloutError.
+    """
+    try:
+        _make_directories(directory)
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise RolloutError(f"can't be used: {error.strerror}", path=str(directory)) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def unpack(home: Path, file: RolloutFile) -> None:
