@@ -60,6 +60,7 @@ def state(home: Path) -> Iterator[StateRuntime]:
 def attached(state: StateRuntime) -> Iterator[Callable[..., RollbookHandler]]:
     """Attach a handler to the logger ``agent``, and take it away afterwards."""
     logger = logging.getLogger("agent")
+    before = logger.level, logger.propagate
     logger.setLevel(1)
     logger.propagate = False
     handlers: list[RollbookHandler] = []
@@ -75,6 +76,8 @@ def attached(state: StateRuntime) -> Iterator[Callable[..., RollbookHandler]]:
     for handler in handlers:
         logger.removeHandler(handler)
         handler.close()
+    logger.setLevel(before[0])
+    logger.propagate = before[1]
 
 
 @pytest.fixture
