@@ -5,11 +5,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 SAMPLE := build/sample-home
 
-.PHONY: help run test test-codex lint fix clean
+.PHONY: help run test test-faults test-codex lint fix clean
 
 help:
 	@echo "make run    install Rollbook into $(VENV), index your home and list its newest threads"
 	@echo "make test   install what tests need; lint, types, import rules, tests"
+	@echo "make test-faults  all the harm that make test does a share of: kills, damage, full disks"
 	@echo "make test-codex  have real releases of Codex (from npm) read what Rollbook has recorded"
 	@echo "make lint   only lint, types and import rules"
 	@echo "make fix    format and mend what can be mended by machine"
@@ -29,6 +30,9 @@ run: $(VENV)/.installed
 
 test: $(VENV)/.installed-test lint
 	$(BIN)/pytest
+
+test-faults: $(VENV)/.installed-test
+	$(BIN)/pytest --all-faults tests/faults
 
 test-codex: $(VENV)/.installed-test
 	$(BIN)/pytest -m codex tests/codex

@@ -1,7 +1,8 @@
-"""Every example in the README and in docs/ runs: Python blocks and console sessions."""
+"""Options of the test suite; and every example in the README and in docs/ runs."""
 
 import doctest
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,21 @@ from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser
 
 ROOT = Path(__file__).parent
 SAMPLE = ROOT / "tests" / "data" / "corpus" / "0.169.0" / "home"
+
+
+def pytest_addoption(parser):
+    """How much harm the tests in tests/faults do, and from which seed."""
+    parser.addoption(
+        "--all-faults", action="store_true", help="do all the harm, not only a quick share of it"
+    )
+    parser.addoption(
+        "--fault-seed", type=int, default=random.randrange(1 << 32), help="repeat a run with faults"
+    )
+
+
+def pytest_report_header(config):
+    """Say how a run can be repeated."""
+    return f"faults: repeat with --fault-seed={config.getoption('fault_seed')}"
 
 
 class ConsoleParser(CodeBlockParser):

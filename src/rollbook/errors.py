@@ -13,6 +13,8 @@
     └── DatabaseError             database       exit 1
         ├── DatabaseBusyError     busy           exit 4
         ├── DatabaseDamagedError  damaged        exit 5
+        │   └── DamagedRowError   damaged        exit 5   one row of it
+        ├── DatabaseUnwritableError unwritable   exit 1   no permission, a full or read-only disk
         └── DatabaseVersionError  newer_database exit 1
 
 Every error carries a stable ``code`` (in JSON), an ``exit_code`` (of the command line), a message
@@ -115,10 +117,33 @@ class DatabaseBusyError(DatabaseError):
 
 
 class DatabaseDamagedError(DatabaseError):
-    """The file isn't a database, or what is in it contradicts itself."""
+    """The file isn't a database, or what is in it contradicts itself.
+
+    ``reason`` is what is wrong, in a few words, and ``file`` which file that was, as its engine
+    tells files apart, where it is known.
+    """
 
     code = "damaged"
     exit_code = 5
+
+    def __init__(self, message: str, *, hint: str = "", reason: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.reason = reason
+        self.file: tuple[int, ...] | None = None
+
+
+class DamagedRowError(DatabaseDamagedError):
+    """One row holds impossible values: that of ``thread_id``, as far as that can be read."""
+
+    def __init__(self, message: str, *, thread_id: str, hint: str = "") -> None:
+        super().__init__(message, hint=hint, reason="impossible values")
+        self.thread_id = thread_id
+
+
+class DatabaseUnwritableError(DatabaseError):
+    """The file can't be made or written: no permission, a read-only or full disk, no more files."""
+
+    code = "unwritable"
 
 
 class DatabaseVersionError(DatabaseError):

@@ -15,12 +15,15 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 import msgspec
 
 from rollbook import telemetry
-from rollbook.errors import InvalidThreadIdError, ThreadNotFoundError, UsageError
+from rollbook.errors import (
+    DatabaseDamagedError,
+    InvalidThreadIdError,
+    ThreadNotFoundError,
+    UsageError,
+)
 from rollbook.index import archive, repair
 from rollbook.index.apply import apply_items, with_file_time
-from rollbook.index.backfill import Backfill
-from rollbook.index.background import BackgroundBackfill, is_synced
-from rollbook.index.lock import sync_lock
+from rollbook.index.home import HomeIndex
 from rollbook.logs.database import LogDatabase
 from rollbook.logs.reader import logs_beside
 from rollbook.model.log import LogEntry, LogLimits, LogQuery, LogRow
@@ -36,7 +39,6 @@ from rollbook.model.times import whole_seconds
 from rollbook.rollout.layout import resolve_home, state_path
 from rollbook.rollout.lines import MalformedLineError, RolloutItem, as_written, to_item
 from rollbook.store import threads, tools
-from rollbook.store.sqlite import SqliteEngine
 
 _LARGEST_PAGE = (1 << 62) - 1  # what a database can count, one row more included
 
@@ -47,7 +49,10 @@ _Result = TypeVar("_Result")
 def _operation(
     method: Callable[Concatenate["StateRuntime", _Parameters], _Result],
 ) -> Callable[Concatenate["StateRuntime", _Parameters], _Result]:
-    """Time a public method for telemetry, where there is somebody to listen."""
+    """Have a public method answer from a new index where it has found the old one damaged.
+
+    It is timed for telemetry, where there is somebody to listen.
+    """
     name = method.__name__
 
     @wraps(method)
@@ -55,9 +60,19 @@ def _operation(
         self: "StateRuntime", /, *arguments: _Parameters.args, **options: _Parameters.kwargs
     ) -> _Result:
         if not telemetry.is_observed():
-            return method(self, *arguments, **options)
+            return whatever_is_damaged(self, *arguments, **options)
         with telemetry.operation(name, self.database_system):
+            return whatever_is_damaged(self, *arguments, **options)
+
+    def whatever_is_damaged(
+        self: "StateRuntime", /, *arguments: _Parameters.args, **options: _Parameters.kwargs
+    ) -> _Result:
+        try:
             return method(self, *arguments, **options)
+        except DatabaseDamagedError as damage:
+            if not self._index.recover(damage):
+                raise
+        return method(self, *arguments, **options)
 
     return observed
 
@@ -68,14 +83,12 @@ class StateRuntime:
     Safe to use from several threads; several processes may open the same home.
     """
 
-    def __init__(
-        self, home: Path, engine: SqliteEngine, default_provider: str, log_limits: LogLimits
-    ) -> None:
-        self._home = home
-        self._engine = engine
-        self._default_provider = default_provider
-        self._background = BackgroundBackfill(engine, home, default_provider)
-        self._logs = LogDatabase(logs_beside(Path(engine.location)), log_limits)
+    def __init__(self, index: HomeIndex, logs: LogDatabase) -> None:
+        self._index = index
+        self._home = index.home
+        self._engine = index.engine
+        self._default_provider = index.default_provider
+        self._logs = logs
         self._is_closed = False
         self._closing: dict[object, Callable[[], None]] = {}
 
@@ -98,15 +111,18 @@ class StateRuntime:
         meanwhile.  ``log_limits`` bounds the logs, whose database stands beside the other and is
         opened when it is first used.
 
-        Errors: HomeNotFoundError, HomeError; DatabaseDamagedError, DatabaseVersionError,
-        DatabaseBusyError, DatabaseError.  Source: behaviour.md 1, 115.
+        A damaged database is set aside and made again from the rollouts, and where none can be
+        written a temporary one takes its place: see :attr:`degraded`.
+
+        Errors: HomeNotFoundError, HomeError; DatabaseVersionError, DatabaseBusyError; DatabaseError
+        and DatabaseDamagedError for a file that isn't Rollbook's.  Source: behaviour.md 1, 115.
         """
         path = resolve_home(home)
-        engine = SqliteEngine.open(state_path(path, database))
-        runtime = cls(path, engine, default_provider, log_limits)
+        place = state_path(path, database)
+        index = HomeIndex.open(path, place, default_provider)
         if backfill:
-            runtime._background.start()
-        return runtime
+            index.start_backfill()
+        return cls(index, LogDatabase(logs_beside(place), log_limits))
 
     def __enter__(self) -> Self:
         return self
@@ -122,11 +138,10 @@ class StateRuntime:
     def close(self) -> None:
         """Stop what runs in the background, let log handlers write their last rows, and close."""
         self._is_closed = True
-        self._background.end()
         for finish in reversed(list(self._closing.values())):
             finish()
         self._logs.close()
-        self._engine.close()
+        self._index.close()
 
     def before_closing(self, finish: Callable[[], None]) -> Callable[[], None]:
         """Have a function called when this state is closed, while it can still be used.
@@ -163,13 +178,22 @@ class StateRuntime:
         return self._engine.location
 
     @property
+    def degraded(self) -> str:
+        """What is not as it should be, in a sentence; empty where the index is kept and written.
+
+        Where the database can't be written it is only read; where it can't be read either, or was
+        never complete, a temporary index lasts as long as this state.
+        """
+        return self._index.degraded
+
+    @property
     def database_system(self) -> str:
         """Which engine the database is of: ``sqlite``."""
         return self._engine.name
 
     def is_synced(self) -> bool:
         """Say whether the whole home has been compared with the index at least once."""
-        return is_synced(self._engine)
+        return self._index.is_synced()
 
     @_operation
     def get_thread(self, thread_id: str) -> ThreadMetadata | None:
@@ -249,7 +273,8 @@ class StateRuntime:
         sources or providers don't restrict.  ``archived_only`` selects archived threads when true
         and unarchived ones when false.  ``cwd`` is compared for equality, ``title_contains`` is
         taken literally and ignores ASCII case.  Threads in which nobody has said anything are left
-        out unless ``include_silent``.
+        out unless ``include_silent``.  As long as the home was never indexed as a whole, the
+        rollouts that the page needs are indexed first.
 
         Errors: UsageError for a negative page size.  Cost: one query, independent of depth.
         Source: behaviour.md 68 to 78; unlike 75, a row with impossible values is left out.
@@ -257,11 +282,8 @@ class StateRuntime:
         selection = _filter(
             allowed_sources, model_providers, archived_only, cwd, title_contains, include_silent
         )
-        with self._engine.read() as tx:
-            items, next_anchor, scanned = threads.page(
-                tx, str(self._home), _checked(page_size), anchor, sort_key, selection
-            )
-        return ThreadsPage(items, next_anchor, scanned)
+        self._prepare_list(_checked(page_size), anchor, sort_key, selection)
+        return self._page(_checked(page_size), anchor, sort_key, selection)
 
     @_operation
     def list_thread_ids(
@@ -284,6 +306,7 @@ class StateRuntime:
         selection = _filter(
             allowed_sources, model_providers, archived_only, cwd, title_contains, include_silent
         )
+        self._prepare_list(_checked(limit), anchor, sort_key, selection)
         with self._engine.read() as tx:
             return threads.ids(tx, _checked(limit), anchor, sort_key, selection)
 
@@ -411,16 +434,7 @@ class StateRuntime:
         """
         if jobs is not None and jobs < 1:
             raise UsageError(f"the number of jobs must be 1 or more, not {jobs}")
-        self._background.end()
-        with sync_lock(self._engine.location, wait_s):
-            return Backfill(
-                self._engine,
-                self._home,
-                self._default_provider,
-                workers=jobs,
-                rebuild=rebuild,
-                progress=progress,
-            ).run()
+        return self._index.sync(jobs=jobs, rebuild=rebuild, progress=progress, wait_s=wait_s)
 
     @_operation
     def insert_log(self, entry: LogEntry) -> None:
@@ -460,6 +474,25 @@ class StateRuntime:
         Works in small transactions, so that nobody who logs has to wait.  Source: behaviour.md 126.
         """
         return self._logs.delete_before(ts)
+
+    def _page(
+        self, limit: int, anchor: Anchor | None, sort_key: SortKey, selection: ThreadFilter
+    ) -> ThreadsPage:
+        with self._engine.read() as tx:
+            items, next_anchor, scanned = threads.page(
+                tx, str(self._home), limit, anchor, sort_key, selection, self._index.leave_out
+            )
+        return ThreadsPage(items, next_anchor, scanned)
+
+    def _prepare_list(
+        self, limit: int, anchor: Anchor | None, sort_key: SortKey, selection: ThreadFilter
+    ) -> None:
+        def has_enough(latest: datetime) -> bool:
+            page = self._page(limit, anchor, sort_key, selection)
+            return page.next_anchor is not None and page.next_anchor.ts > latest
+
+        if limit:
+            self._index.prepare_list(sort_key, has_enough, archived=selection.archived)
 
     def _thread(self, thread_id: str) -> ThreadMetadata | None:
         return repair.get_thread(

@@ -1,5 +1,6 @@
 """What only the SQLite engine does: files, locks, schema."""
 
+import os
 import shutil
 import stat
 import subprocess
@@ -71,7 +72,7 @@ def test_a_lock_that_is_held_too_long_is_reported(engine, path, monkeypatch):
     monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_S", 0.01)
     other = SqliteEngine.open(path)
     with engine.write():
-        with pytest.raises(DatabaseBusyError, match="locked by another process"), other.write():
+        with pytest.raises(DatabaseBusyError, match=f"locked by process {os.getpid()} "), other.write():
             pass
     with other.write():
         pass

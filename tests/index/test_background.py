@@ -14,7 +14,7 @@ from tests.conftest import CORPUS
 
 def test_an_empty_database_is_filled_in_the_background(corpus_home):
     with StateRuntime.open(corpus_home("0.169.0"), default_provider="mock") as state:
-        state._background.join()
+        state._index._background.join()
         assert state.is_synced()
         assert len(state.list_threads(100, include_silent=True).items) == 32
         assert len(state.list_threads(100, archived_only=True).items) == 1
@@ -25,18 +25,18 @@ def test_a_home_that_was_synced_is_not_filled_again(corpus_home):
     with StateRuntime.open(home, backfill=False) as state:
         state.sync()
     with StateRuntime.open(home) as state:
-        assert state._background._thread is None
+        assert state._index._background._thread is None
 
 
 def test_a_backfill_that_was_stopped_goes_on_at_the_next_open(corpus_home):
     home = corpus_home("0.95.0")
     with StateRuntime.open(home, backfill=False) as state:
-        state._background._stop.set()
-        state._background.start()
-        state._background.join()
+        state._index._background._stop.set()
+        state._index._background.start()
+        state._index._background.join()
         assert not state.is_synced()
     with StateRuntime.open(home) as state:
-        state._background.join()
+        state._index._background.join()
         assert state.is_synced()
 
 
@@ -50,14 +50,15 @@ def test_reads_by_id_are_answered_from_the_rollouts_meanwhile(corpus_home):
         tools = state.get_dynamic_tools(row["thread_id"])
         assert tools[0].name == row["name"]
         assert state.find_rollout_path_by_id(row["thread_id"]).is_file()
-        assert [t.id for t in state.list_threads(99).items] == [row["thread_id"]]
+        with state._engine.read() as tx:
+            assert tx.query("SELECT id FROM threads") == [(row["thread_id"],)]
 
 
 def test_the_background_takes_no_row_away(home):
     with StateRuntime.open(home, backfill=False) as state:
         state.upsert_thread(make_thread(home, id="33333333-3333-4333-8333-333333333333"))
     with StateRuntime.open(home) as state:
-        state._background.join()
+        state._index._background.join()
         assert len(state.list_threads(9).items) == 1
 
 

@@ -2,9 +2,10 @@
 
 import logging
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
-from rollbook.errors import DatabaseBusyError, RollbookError
+from rollbook.errors import DatabaseBusyError, DatabaseDamagedError, RollbookError
 from rollbook.index.backfill import Backfill
 from rollbook.index.lock import sync_lock
 from rollbook.store import files
@@ -16,13 +17,20 @@ _log = logging.getLogger(__name__)
 class BackgroundBackfill:
     """A backfill that gives way: to another process, to a sync, to the end of the program.
 
-    It takes no row away, as the program may be about to write the rollouts of new ones.
+    ``recover`` makes a damaged database anew and says whether to begin again.  It takes no row away, as the program may be about to write the rollouts of new ones.
     """
 
-    def __init__(self, engine: Engine, home: Path, default_provider: str) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        home: Path,
+        default_provider: str,
+        recover: Callable[[DatabaseDamagedError], bool],
+    ) -> None:
         self._engine = engine
         self._home = home
         self._default_provider = default_provider
+        self._recover = recover
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -31,6 +39,11 @@ class BackgroundBackfill:
         if not is_synced(self._engine):
             self._thread = threading.Thread(target=self._run, name="rollbook-backfill", daemon=True)
             self._thread.start()
+
+    def restart(self) -> None:
+        """Begin again, as the database is a new one; what runs goes on."""
+        if self._thread is None or not self._thread.is_alive():
+            self.start()
 
     def join(self) -> None:
         """Wait until it has ended by itself."""
@@ -46,18 +59,24 @@ class BackgroundBackfill:
 
     def _run(self) -> None:
         try:
-            with sync_lock(self._engine.location, timeout_s=0):
-                Backfill(
-                    self._engine,
-                    self._home,
-                    self._default_provider,
-                    remove_missing=False,
-                    stop=self._stop,
-                ).run()
+            self._backfill()
         except DatabaseBusyError:
             _log.info("another process is indexing %s", self._home)
+        except DatabaseDamagedError as damage:
+            if self._recover(damage) and not self._stop.is_set():
+                self._run()
         except RollbookError as error:
             _log.warning("indexing %s in the background failed: %s", self._home, error)
+
+    def _backfill(self) -> None:
+        with sync_lock(self._engine.location, timeout_s=0):
+            Backfill(
+                self._engine,
+                self._home,
+                self._default_provider,
+                remove_missing=False,
+                stop=self._stop,
+            ).run()
 
 
 def is_synced(engine: Engine) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 
-from rollbook.errors import DatabaseDamagedError, RolloutError
+from rollbook.errors import DamagedRowError, RolloutError
 from rollbook.index.extraction import Failure, Gone, Job, Result, run
 from rollbook.model.thread import ThreadMetadata
 from rollbook.rollout.extract import Extraction, FoldPoint, extract_segments
@@ -30,7 +30,8 @@ class Indexer:
     """Puts what rollouts say into the database of one home.
 
     ``names`` are the thread names that the home keeps beside its rollouts.  With ``rebuild``,
-    nothing that the database holds of a thread is kept.
+    nothing that the database holds of a thread is kept.  ``wait_s`` limits how long each
+    transaction waits for the database.
     """
 
     def __init__(
@@ -41,12 +42,14 @@ class Indexer:
         names: dict[str, str],
         *,
         rebuild: bool = False,
+        wait_s: float | None = None,
     ) -> None:
         self._engine = engine
         self._home = home
         self._default_provider = default_provider
         self._names = names
         self._rebuild = rebuild
+        self._wait_s = wait_s
 
     def plan(self, tx: Transaction, file: RolloutFile, known: FileRow | None) -> Job:
         """Decide where to read a rollout from: on from where it was folded to, if it has grown."""
@@ -77,7 +80,7 @@ class Indexer:
         for attempt in range(_MAX_ATTEMPTS):
             outdated: list[str] = []
             composed: set[str] = set()
-            with self._engine.write() as tx:
+            with self._engine.write(wait_s=self._wait_s) as tx:
                 for job, result in results:
                     # Looked at again inside the transaction: archiving moves files inside its own.
                     if isinstance(result, Gone) or not stat_rollout(self._home, job.file.path):
@@ -105,24 +108,37 @@ class Indexer:
         if metadata is not None:
             self._put(tx, metadata, file.path)
 
+    def look(self, thread_id: str, paths: Iterable[str]) -> ThreadMetadata | None:
+        """Read what these rollouts say of a thread and store nothing; None where that is nothing."""
+        found = self._composed(thread_id, paths)
+        return None if found is None else self._placed(found[0].outcome.metadata, found[1], None)
+
     def compose(self, thread_id: str) -> None:
         """Make the row of a thread that has several files, by folding them in order."""
         with self._engine.read() as tx:
             rows = files.of_thread(tx, thread_id)
-        on_disk = [stat_rollout(self._home, row.path) for row in rows if row.error is None]
+        found = self._composed(thread_id, [row.path for row in rows if row.error is None])
+        if found is None:
+            return
+        extraction, path = found
+        with self._engine.write(wait_s=self._wait_s) as tx:
+            if self._rebuild:
+                threads.delete(tx, thread_id)
+            self._put(tx, extraction.outcome.metadata, path, extraction.point.state)
+            tools.put_first(tx, thread_id, extraction.outcome.dynamic_tools)
+
+    def _composed(self, thread_id: str, paths: Iterable[str]) -> tuple[Extraction, str] | None:
+        """Fold the files of a thread in order; gives the path that it has then, too."""
+        on_disk = [stat_rollout(self._home, path) for path in paths]
         chosen = choose_files(thread_id, [file for file in on_disk if file is not None])
         if not chosen:
-            return
+            return None
         try:
             extraction = extract_segments(self._home, chosen, self._default_provider)
         except RolloutError as error:
             _log.warning("thread %s was left as it is: %s", thread_id, error)
-            return
-        with self._engine.write() as tx:
-            if self._rebuild:
-                threads.delete(tx, thread_id)
-            self._put(tx, extraction.outcome.metadata, chosen[-1].path, extraction.point.state)
-            tools.put_first(tx, thread_id, extraction.outcome.dynamic_tools)
+            return None
+        return extraction, chosen[-1].path
 
     def _read(self, paths: Iterable[str]) -> list[tuple[Job, Result]]:
         jobs = []
@@ -163,7 +179,7 @@ class Indexer:
         """Read a row; one with impossible values counts as none, as it is written anew."""
         try:
             return threads.get(tx, str(self._home), thread_id)
-        except DatabaseDamagedError as error:
+        except DamagedRowError as error:
             _log.warning("indexed again: %s", error.message)
             return None
 
@@ -176,21 +192,23 @@ class Indexer:
     ) -> None:
         """Write a row with what only the place of its file and the name list say."""
         current = self._current(tx, metadata.id)
+        threads.upsert(tx, str(self._home), self._placed(metadata, path, current))
+        if state is not None:
+            threads.set_fold_state(tx, metadata.id, encode_state(state))
+
+    def _placed(
+        self, metadata: ThreadMetadata, path: str, current: ThreadMetadata | None
+    ) -> ThreadMetadata:
+        """Add what only the place of a thread's file and the name list say."""
         archived_at = None
         if is_archived_path(path):
             archived_at = (current and current.archived_at) or metadata.updated_at
-        threads.upsert(
-            tx,
-            str(self._home),
-            msgspec.structs.replace(
-                metadata,
-                rollout_path=str(self._home / path),
-                archived_at=archived_at,
-                name=self._names.get(metadata.id, metadata.name),
-            ),
+        return msgspec.structs.replace(
+            metadata,
+            rollout_path=str(self._home / path),
+            archived_at=archived_at,
+            name=self._names.get(metadata.id, metadata.name),
         )
-        if state is not None:
-            threads.set_fold_state(tx, metadata.id, encode_state(state))
 
 
 def _read_row(file: RolloutFile, extraction: Extraction, before: FileRow | None) -> FileRow:

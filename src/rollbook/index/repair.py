@@ -6,7 +6,8 @@ from pathlib import Path, PurePosixPath
 
 from rollbook.errors import (
     AmbiguousIdError,
-    DatabaseDamagedError,
+    DatabaseBusyError,
+    DatabaseUnwritableError,
     RolloutError,
     ThreadNotFoundError,
 )
@@ -28,6 +29,7 @@ from rollbook.telemetry import READ_FALLBACKS, count
 
 _log = logging.getLogger(__name__)
 _SHOWN_CANDIDATES = 5
+_WAIT_S = 0.1  # for the database's lock, to store what a read has found
 
 
 def get_thread(
@@ -35,35 +37,38 @@ def get_thread(
 ) -> ThreadMetadata | None:
     """Read a thread from the database; from disk where the row is missing or points astray.
 
-    A row whose rollout is nowhere to be found is given as it is; None where there is neither.
-    Errors: DatabaseDamagedError for a row with impossible values that no rollout can mend.
+    A row whose rollout is nowhere to be found is given as it is; None where there is neither.  What
+    the rollouts say is stored, unless the database can't be written at once.
+    Errors: DamagedRowError for a row with impossible values.
     """
-    try:
-        metadata = _stored(engine, home, thread_id)
-    except DatabaseDamagedError:
-        if not index_thread(engine, home, default_provider, thread_id):
-            raise
-        _fallen_back("get_thread")
-        return _stored(engine, home, thread_id)
+    with engine.read() as tx:
+        metadata = threads.get(tx, str(home), thread_id)
     if metadata is not None and _carries(home, metadata):
         return metadata
-    if not index_thread(engine, home, default_provider, thread_id):
+    paths = find_rollouts(home, thread_id)
+    if not paths:
         return metadata
     _fallen_back("get_thread")
-    return _stored(engine, home, thread_id)
+    indexer = home_indexer(engine, home, default_provider, wait_s=_WAIT_S)
+    try:
+        indexer.index(paths)
+    except (DatabaseBusyError, DatabaseUnwritableError) as error:
+        _log.info("thread %s was read and not stored: %s", thread_id, error.message)
+        return indexer.look(thread_id, paths) or metadata
+    with engine.read() as tx:
+        return threads.get(tx, str(home), thread_id)
 
 
-def index_thread(engine: Engine, home: Path, default_provider: str, thread_id: str) -> bool:
-    """Find a thread's rollouts on disk by name and index them; says whether there are any."""
-    paths = find_rollouts(home, thread_id)
-    if paths:
-        Indexer(engine, home, default_provider, _names(home)).index(paths)
-    return bool(paths)
+def home_indexer(
+    engine: Engine, home: Path, default_provider: str, *, wait_s: float | None = None
+) -> Indexer:
+    """Make an indexer for single rollouts of a home."""
+    return Indexer(engine, home, default_provider, _names(home), wait_s=wait_s)
 
 
 def index_rollout(engine: Engine, home: Path, default_provider: str, path: str) -> None:
     """Index one rollout, or what is new of it, by its path below the home."""
-    Indexer(engine, home, default_provider, _names(home)).index([path])
+    home_indexer(engine, home, default_provider).index([path])
 
 
 def complete_thread_id(engine: Engine, home: Path, text: str) -> str:
@@ -108,9 +113,15 @@ def get_dynamic_tools(
     if not found:
         return None
     _fallen_back("get_dynamic_tools")
-    with engine.write() as tx:
-        tools.put_first(tx, thread_id, found)
-        return tools.get(tx, thread_id)
+    try:
+        with engine.write(wait_s=_WAIT_S) as tx:
+            if not threads.exists(tx, thread_id):
+                return list(found)
+            tools.put_first(tx, thread_id, found)
+            return tools.get(tx, thread_id)
+    except (DatabaseBusyError, DatabaseUnwritableError) as error:
+        _log.info("tools of %s were read and not stored: %s", thread_id, error.message)
+        return list(found)
 
 
 def rollout_exists(metadata: ThreadMetadata) -> bool:
@@ -133,11 +144,6 @@ def _id_prefix(text: str) -> str:
         )
     groups = (digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:])
     return "-".join(group for group in groups if group)
-
-
-def _stored(engine: Engine, home: Path, thread_id: str) -> ThreadMetadata | None:
-    with engine.read() as tx:
-        return threads.get(tx, str(home), thread_id)
 
 
 def _names(home: Path) -> dict[str, str]:

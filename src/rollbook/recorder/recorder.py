@@ -294,7 +294,7 @@ class RolloutRecorder:
         self._lock = threading.Lock()
         writer, self._writer = self._writer, None
         if writer is not None:
-            writer.close()
+            writer.leave_to_parent()
 
 
 def _chunks(history: Sequence[RolloutItem], now: str) -> Iterator[bytes]:

@@ -112,7 +112,12 @@ class RolloutWriter:
             ) from error
 
     def close(self) -> None:
-        """Close the file, which frees the lock."""
+        """Free the lock, also where a forked child has not let the file go yet, and close the file."""
+        fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+        os.close(self._descriptor)
+
+    def leave_to_parent(self) -> None:
+        """Let the file go in a forked child, and leave the lock with the parent."""
         os.close(self._descriptor)
 
     def _take_back(self, part: bytes) -> None:

@@ -19,12 +19,14 @@ class Schema(msgspec.Struct, frozen=True):
     """A kind of database: its migrations, the mark of its files, what to do when it is damaged.
 
     ``gives_back``: deletions are large enough that the file should shrink after them.
+    ``is_derived``: all of it can be made again, so a file that looks wrong is no loss.
     """
 
     name: str
     application_id: int
     damage_hint: str
     gives_back: bool = False
+    is_derived: bool = False
 
 
 # The marks keep another program's database, or the wrong one of ours, from being taken for it.
@@ -32,6 +34,7 @@ STATE = Schema(
     name="state",
     application_id=0x526F6C6C,  # "Roll"
     damage_hint="move the file away and run `rollbook sync` to rebuild it from the rollouts",
+    is_derived=True,
 )
 LOGS = Schema(
     name="logs",
@@ -83,17 +86,22 @@ class Engine(Protocol):
     def location(self) -> str:
         """Where the database is, for messages: a path or an address without secrets."""
 
+    @property
+    def generation(self) -> int:
+        """Which file it is: another number than before where the file has been replaced."""
+
     def read(self) -> AbstractContextManager[Transaction]:
         """Read; never waits for a writer.  Each statement sees one moment, two may see two.
 
         Errors: DatabaseDamagedError, DatabaseError.
         """
 
-    def write(self) -> AbstractContextManager[Transaction]:
+    def write(self, *, wait_s: float | None = None) -> AbstractContextManager[Transaction]:
         """Read and write in one transaction: committed at the end of the block, or not at all.
 
-        Waits for another writer for up to 30 s.
-        Errors: DatabaseBusyError after that; DatabaseDamagedError, DatabaseError.
+        Waits for another writer for up to 30 s, or ``wait_s``.
+        Errors: DatabaseBusyError after that; DatabaseUnwritableError; DatabaseDamagedError,
+        DatabaseError.
         """
 
     def close(self) -> None:

@@ -5,6 +5,7 @@ exact bytes and never edited once released (behaviour.md 3).
 """
 
 import hashlib
+from functools import cache
 from importlib import resources
 
 import msgspec
@@ -27,6 +28,7 @@ class Migration(msgspec.Struct, frozen=True):
     checksum: str
 
 
+@cache
 def load_migrations(engine_name: str, schema_name: str) -> list[Migration]:
     """Read an engine's migrations of one schema, in order."""
     directory = resources.files("rollbook.store").joinpath("migrations", engine_name, schema_name)
@@ -40,27 +42,24 @@ def load_migrations(engine_name: str, schema_name: str) -> list[Migration]:
     return migrations
 
 
-def migrate(engine: Engine, applied: list[tuple[int, str]], migrations: list[Migration]) -> None:
-    """Apply what is missing.  ``applied`` is (version, checksum) as read before, possibly empty.
+def migrate(engine: Engine, tx: Transaction, migrations: list[Migration]) -> None:
+    """Apply what is missing, inside the caller's transaction.
 
-    Takes no write lock where nothing is missing.
     Errors: DatabaseVersionError for a database of a newer release, DatabaseDamagedError where a
     recorded checksum differs; neither changes anything.
     """
-    if _missing(engine, applied, migrations):
-        with engine.write() as tx:
-            tx.execute(_HISTORY_TABLE)
-            for migration in _missing(engine, read_applied(tx), migrations):
-                tx.script(migration.sql)
-                tx.execute(
-                    "INSERT INTO schema_migrations (version, name, checksum)"
-                    " VALUES (:version, :name, :checksum)",
-                    {
-                        "version": migration.version,
-                        "name": migration.name,
-                        "checksum": migration.checksum,
-                    },
-                )
+    tx.execute(_HISTORY_TABLE)
+    for migration in missing(engine, read_applied(tx), migrations):
+        tx.script(migration.sql)
+        tx.execute(
+            "INSERT INTO schema_migrations (version, name, checksum)"
+            " VALUES (:version, :name, :checksum)",
+            {
+                "version": migration.version,
+                "name": migration.name,
+                "checksum": migration.checksum,
+            },
+        )
 
 
 def read_applied(tx: Transaction) -> list[tuple[int, str]]:
@@ -69,20 +68,25 @@ def read_applied(tx: Transaction) -> list[tuple[int, str]]:
     return [(version, checksum) for version, checksum in rows]
 
 
-def _missing(
+def missing(
     engine: Engine, applied: list[tuple[int, str]], migrations: list[Migration]
 ) -> list[Migration]:
+    """Find the migrations that a database has not had, of which ``applied`` was read before.
+
+    Errors: as :func:`migrate`.
+    """
     known = {migration.version: migration for migration in migrations}
     for version, checksum in applied:
-        if version not in known:
+        if version > max(known):
             raise DatabaseVersionError(
                 f"the database {engine.location} was written by a newer release of Rollbook"
                 f" (schema {version}, this release knows up to {max(known)})",
                 hint="upgrade Rollbook, or use another database with --db",
             )
-        if checksum != known[version].checksum:
+        if version not in known or checksum != known[version].checksum:
             raise DatabaseDamagedError(
                 f"the database {engine.location} has another schema {version} than this release",
+                reason="another schema",
                 hint=engine.schema.damage_hint,
             )
     done = {version for version, _ in applied}

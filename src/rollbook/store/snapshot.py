@@ -9,8 +9,9 @@ from urllib.parse import quote
 import apsw
 
 from rollbook.errors import DatabaseBusyError, DatabaseDamagedError, DatabaseError
-from rollbook.store.sqlite import SqliteTransaction, opening
-from rollbook.store.sqlite_errors import translated
+from rollbook.store.sqlite import opening
+from rollbook.store.sqlite_errors import BUSY, busy, translated
+from rollbook.store.sqlite_transaction import SqliteTransaction
 
 _WAIT_S = 5.0
 _ATTEMPTS = 10
@@ -50,7 +51,7 @@ class Snapshot:
 
     def _run(self, action: Callable[[SqliteTransaction], _Result], *, in_wal: bool) -> _Result:
         mode = "mode=ro" if in_wal else "mode=ro&immutable=1"
-        with opening, translated(self.path, _WAIT_S, _HINT):
+        with opening, translated(self.path, _HINT):
             connection = apsw.Connection(
                 f"file:{quote(os.fsencode(self.path))}?{mode}", flags=_FLAGS
             )
@@ -58,6 +59,8 @@ class Snapshot:
                 connection.set_busy_timeout(int(_WAIT_S * 1000))
                 connection.execute("BEGIN")
                 return action(SqliteTransaction(connection))
+            except BUSY as error:
+                raise busy(self.path, _WAIT_S) from error
             finally:
                 connection.close()
 

@@ -4,15 +4,19 @@ Paths of rollouts are stored relative to the home, so that a home can be moved; 
 is stored as it is.  The functions take the home's absolute path as text and give absolute paths.
 """
 
-import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from typing import Any
+from pathlib import Path
+from types import GenericAlias
+from typing import Any, get_type_hints
 
-from rollbook.errors import DatabaseDamagedError, InvalidThreadIdError
+import msgspec
+
+from rollbook.errors import DamagedRowError, InvalidThreadIdError
 from rollbook.model.paging import Anchor, SortKey, ThreadFilter
 from rollbook.model.thread import ThreadMetadata, clean_text, parse_thread_id
 from rollbook.model.times import to_epoch, whole_seconds
+from rollbook.store.carry_over import readable_rows
 from rollbook.store.engine import Row, Transaction
 from rollbook.store.statements import load
 
@@ -30,13 +34,12 @@ _SORT_COLUMNS = {
     SortKey.UPDATED_AT: "updated_at",
     SortKey.RECENCY_AT: "recency_at",
 }
-_log = logging.getLogger(__name__)
 
 
 def get(tx: Transaction, home: str, thread_id: str) -> ThreadMetadata | None:
     """Read one thread; None where there is none.
 
-    Errors: DatabaseDamagedError for a row with impossible values (behaviour.md 15).
+    Errors: DamagedRowError for a row with impossible values (behaviour.md 15).
     """
     rows = tx.query(_STATEMENTS["get"], {"id": thread_id})
     return _from_row(rows[0], home) if rows else None
@@ -81,10 +84,11 @@ def page(
     anchor: Anchor | None,
     sort_key: SortKey,
     threads: ThreadFilter,
+    on_damage: Callable[[DamagedRowError], None],
 ) -> tuple[list[ThreadMetadata], Anchor | None, int]:
     """Read one page, newest first: the threads, where the next page starts, the rows read.
 
-    A row with impossible values is left out and logged, as one bad row must not hide the rest.
+    A row with impossible values is told of and left out, as one bad row must not hide the rest.
     Source: behaviour.md 71 to 77.
     """
     items: list[ThreadMetadata] = []
@@ -93,7 +97,7 @@ def page(
         wanted = limit - len(items)
         rows = _listing(tx, ", ".join(COLUMNS), wanted + 1, place, sort_key, threads)
         scanned += len(rows)
-        items += _readable(rows[:wanted], home)
+        items += _readable(rows[:wanted], home, on_damage)
         has_more = len(rows) > wanted
         if not has_more or len(items) == limit:
             break
@@ -111,8 +115,12 @@ def ids(
     sort_key: SortKey,
     threads: ThreadFilter,
 ) -> list[str]:
-    """Read the ids of at most ``limit`` threads in listing order (behaviour.md 76)."""
-    return [row[0] for row in _listing(tx, "id", limit, _place(anchor), sort_key, threads)]
+    """Read the ids of at most ``limit`` threads in listing order (behaviour.md 76).
+
+    Errors: DamagedRowError for what is no id.
+    """
+    rows = _listing(tx, "id", limit, _place(anchor), sort_key, threads)
+    return [_checked_id(row) for row in rows]
 
 
 def set_names(tx: Transaction, names: dict[str, str]) -> None:
@@ -129,12 +137,23 @@ def without_rollout_file(tx: Transaction, home: str) -> list[tuple[str, str]]:
     return [(thread_id, _absolute(path, home)) for thread_id, path in rows]
 
 
-def _readable(rows: list[Row], home: str) -> Iterator[ThreadMetadata]:
+def readable(tx: Transaction, home: str, damaged: Path) -> Iterator[ThreadMetadata]:
+    """Read the threads that can be read in a damaged SQLite file, which must be out of use."""
+    for row in readable_rows(tx, "threads", damaged):
+        try:
+            yield _from_row(tuple(row[column] for column in COLUMNS), home)
+        except DamagedRowError:
+            continue  # of a damaged file some rows are
+
+
+def _readable(
+    rows: list[Row], home: str, on_damage: Callable[[DamagedRowError], None]
+) -> Iterator[ThreadMetadata]:
     for row in rows:
         try:
             yield _from_row(row, home)
-        except DatabaseDamagedError as error:
-            _log.warning("left out of a listing: %s", error.message)
+        except DamagedRowError as error:
+            on_damage(error)
 
 
 def _place(anchor: Anchor | None) -> tuple[int, str] | None:
@@ -196,24 +215,48 @@ _PATH, _USER_EVENT, _ARCHIVED = map(
     COLUMNS.index, ("rollout_path", "has_user_event", "archived_at")
 )
 _TIMES = tuple(map(COLUMNS.index, ("created_at", "updated_at", "recency_at")))
+_STORED_AS = {datetime: int, datetime | None: int | None, bool: int}
+_HINTS = get_type_hints(ThreadMetadata)
+_ROW_TYPE: Any = GenericAlias(
+    tuple, tuple(_STORED_AS.get(_HINTS[column], _HINTS[column]) for column in COLUMNS)
+)
+
+_TEXTS = tuple(index for index, column in enumerate(COLUMNS) if _HINTS[column] in {str, str | None})
 
 
 def _from_row(row: Row, home: str) -> ThreadMetadata:
-    values = list(row)
     try:
-        parse_thread_id(values[0])
+        values = list(msgspec.convert(row, _ROW_TYPE))
+        _checked_id(row)
         for index in _TIMES:
             values[index] = _time(values[index])
         if values[_ARCHIVED] is not None:
             values[_ARCHIVED] = _time(values[_ARCHIVED])
-    except (InvalidThreadIdError, OverflowError, ValueError, OSError) as error:
-        raise DatabaseDamagedError(
-            f"the row of thread {str(row[0])[:100]!r} holds impossible values",
-            hint="run `rollbook sync --rebuild`",
-        ) from error
+    except (OverflowError, ValueError, OSError) as error:
+        raise _damaged(row) from error
+    if any("\0" in values[index] for index in _TEXTS if values[index]):
+        raise _damaged(row)  # no NUL is ever stored
     values[_PATH] = _absolute(values[_PATH], home)
     values[_USER_EVENT] = bool(values[_USER_EVENT])
     return ThreadMetadata(*values)
+
+
+def _checked_id(row: Row) -> str:
+    try:
+        if parse_thread_id(row[0]) == row[0]:
+            return str(row[0])
+    except InvalidThreadIdError as error:
+        raise _damaged(row) from error
+    raise _damaged(row)
+
+
+def _damaged(row: Row) -> DamagedRowError:
+    thread_id = str(row[0])[:100]
+    return DamagedRowError(
+        f"the row of thread {thread_id!r} holds impossible values",
+        thread_id=thread_id,
+        hint="run `rollbook sync --rebuild`",
+    )
 
 
 def _time(seconds: int) -> datetime:

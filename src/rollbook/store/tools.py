@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from rollbook.errors import DatabaseDamagedError, ThreadNotFoundError, UsageError
+from rollbook.errors import DamagedRowError, ThreadNotFoundError, UsageError
 from rollbook.model.thread import DynamicToolSpec, clean_text
 from rollbook.store import threads
 from rollbook.store.engine import Transaction
@@ -16,7 +16,7 @@ _STATEMENTS = load("tools.sql")
 def get(tx: Transaction, thread_id: str) -> list[DynamicToolSpec]:
     """Read a thread's tools in order; empty where there are none.
 
-    Errors: DatabaseDamagedError where a stored schema isn't JSON.
+    Errors: DamagedRowError where a stored schema isn't JSON.
     """
     return [
         DynamicToolSpec(
@@ -80,7 +80,8 @@ def _schema(text: str, thread_id: str) -> object:
     try:
         return msgspec.json.decode(text)
     except msgspec.DecodeError as error:
-        raise DatabaseDamagedError(
+        raise DamagedRowError(
             f"a stored tool schema of thread {thread_id} is not JSON",
+            thread_id=thread_id,
             hint="run `rollbook sync --rebuild`",
         ) from error
