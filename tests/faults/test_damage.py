@@ -160,7 +160,7 @@ def unfinished(filled, tmp_path):
 
 def of_another_database(rng, file: Path) -> bytes:
     other = apsw.Connection(str(file.with_name("other")))
-    other.execute("PRAGMA journal_mode = WAL; CREATE TABLE t (x)").fetchall()
+    other.execute("PRAGMA journal_mode = WAL; CREATE TABLE IF NOT EXISTS t (x)").fetchall()
     other.execute("INSERT INTO t VALUES (randomblob(?))", (rng.randrange(90_000),)).fetchall()
     content = file.with_name("other-wal").read_bytes()
     other.close()

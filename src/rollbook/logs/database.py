@@ -2,24 +2,35 @@
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
-from rollbook.errors import DatabaseError, RollbookError, UsageError
+from rollbook.errors import (
+    DatabaseDamagedError,
+    DatabaseError,
+    DatabaseUnwritableError,
+    RollbookError,
+    UsageError,
+)
 from rollbook.forks import renew_after_fork
 from rollbook.logs.bounds import Bounds
+from rollbook.logs.carry_over import begin_anew, carry_over
 from rollbook.logs.reader import checked
 from rollbook.model.log import LogEntry, LogLimits, LogQuery, LogRow
 from rollbook.store import logs
-from rollbook.store.engine import LOGS
+from rollbook.store.engine import LOGS, Transaction
 from rollbook.store.sqlite import SqliteEngine
+from rollbook.store.sqlite_file import pending_files
 from rollbook.telemetry import ERRORS, count
 
 _CHECK_AFTER_PART = 64  # of the bound: when so much was written, look again
 _CHECK_AFTER_S = 3600.0
 _log = logging.getLogger(__name__)
+_Result = TypeVar("_Result")
 
 
 def _refuse_invalid(entries: Sequence[LogEntry]) -> None:
@@ -46,50 +57,83 @@ class LogDatabase:
 
     def _renew(self) -> None:
         self._lock = threading.Lock()
+        self._recovering = threading.Lock()
         self._keeper: threading.Thread | None = None
         self._keeper_wakes = threading.Event()
+        self._is_pending = False
+        self._is_complete = threading.Event()
+        self._is_complete.set()
         self._unchecked_bytes = 0
 
     def insert(self, entries: Sequence[LogEntry]) -> None:
         """Append entries in one transaction; nothing happens for none."""
         if not entries:
             return
+        self._whatever_is_damaged(partial(self._insert, entries))
+        if self._keeper is None:
+            self._start_keeper()
+        elif self._unchecked_bytes > self._check_after_bytes:
+            self._keeper_wakes.set()
+
+    def _insert(self, entries: Sequence[LogEntry]) -> None:
         engine, bounds = self._open()
         try:
             with engine.write() as tx:
                 self._unchecked_bytes += logs.insert(tx, entries)
                 bounds.make_room(tx, len(entries))
+        except DatabaseDamagedError:
+            raise
         except (DatabaseError, AttributeError, TypeError, ValueError, OverflowError):
             _refuse_invalid(entries)
             raise
-        if self._keeper is None:
-            self._start_keeper(bounds)
-        elif self._unchecked_bytes > self._check_after_bytes:
-            self._keeper_wakes.set()
 
     def select(self, query: LogQuery) -> list[LogRow]:
         """Read the rows that a query asks for."""
-        engine, _ = self._open()
-        with engine.read() as tx:
-            return logs.select(tx, checked(query))
+        return self._read(lambda tx: logs.select(tx, checked(query)), [])
 
     def max_id(self, query: LogQuery) -> int:
         """Read the largest id that a query finds; 0 where it finds none."""
-        engine, _ = self._open()
-        with engine.read() as tx:
-            return logs.max_id(tx, checked(query))
+        return self._read(lambda tx: logs.max_id(tx, checked(query)), 0)
 
     def delete_before(self, ts: int) -> int:
         """Delete the rows before a time (epoch seconds), in small steps; says how many."""
-        _, bounds = self._open()
-        deleted = bounds.delete_before(ts)
-        self._start_keeper(bounds)
+        deleted = self._whatever_is_damaged(lambda: self._complete()[1].delete_before(ts))
+        self._start_keeper()
         self._keeper_wakes.set()  # to give back what is free now
         return deleted
+
+    def _read(self, action: Callable[[Transaction], _Result], nothing: _Result) -> _Result:
+        """Read from the rows of before a damage, too; nothing where no logs can be kept."""
+
+        def read() -> _Result:
+            try:
+                engine, _ = self._complete()
+            except DatabaseUnwritableError:
+                if self._path.exists():
+                    raise
+                return nothing
+            with engine.read() as tx:
+                return action(tx)
+
+        return self._whatever_is_damaged(read)
+
+    def _whatever_is_damaged(self, action: Callable[[], _Result]) -> _Result:
+        """Do something; with a new database, if this one turns out to be damaged."""
+        try:
+            return action()
+        except DatabaseDamagedError as damage:
+            with self._recovering:
+                if not begin_anew(self._path, damage):
+                    raise
+                self._expect_rows()
+        self._start_keeper()
+        self._keeper_wakes.set()
+        return action()
 
     def close(self) -> None:
         """Stop keeping the bounds and close the database."""
         self._stop.set()
+        self._is_complete.set()
         self._keeper_wakes.set()
         if self._keeper is not None:
             self._keeper.join()
@@ -100,26 +144,62 @@ class LogDatabase:
         with self._lock:
             if self._stop.is_set():
                 raise DatabaseError(f"the logs {self._path} were closed before")
-            if self._opened is None:
-                engine = SqliteEngine.open(self._path, LOGS)
+            if self._opened is not None:
+                return self._opened
+            engine = SqliteEngine.open(self._path, LOGS)
+            try:
                 self._opened = engine, Bounds(engine, self._limits, self._stop)
-            return self._opened
+            except BaseException:
+                engine.close()
+                raise
+        if pending_files(self._path):
+            self._expect_rows()
+        return self._opened
 
-    def _start_keeper(self, bounds: Bounds) -> None:
+    def _expect_rows(self) -> None:
+        """Have whoever reads wait for the rows of a damaged file."""
+        with self._lock:
+            self._is_pending = True
+            self._is_complete.clear()
+
+    def _fetch_rows(self, engine: SqliteEngine) -> None:
+        with self._lock:
+            is_pending, self._is_pending = self._is_pending, False
+        try:
+            if is_pending:
+                carry_over(engine, self._stop)
+        finally:
+            with self._lock:
+                if not self._is_pending:
+                    self._is_complete.set()
+
+    def _complete(self) -> tuple[SqliteEngine, Bounds]:
+        """Open the database, and wait for the rows that are carried over from a damaged one."""
+        opened = self._open()
+        if not self._is_complete.is_set():
+            self._start_keeper()
+            self._keeper_wakes.set()
+            self._is_complete.wait()
+        return opened
+
+    def _start_keeper(self) -> None:
         with self._lock:
             if self._keeper is None and not self._stop.is_set():
                 self._keeper = threading.Thread(
-                    target=self._keep, args=(bounds,), name="rollbook-logs", daemon=True
+                    target=self._keep, name="rollbook-logs", daemon=True
                 )
                 self._keeper.start()
 
-    def _keep(self, bounds: Bounds) -> None:
+    def _keep(self) -> None:
         while not self._stop.is_set():
             self._unchecked_bytes = 0
             try:
+                engine, bounds = self._open()
+                self._fetch_rows(engine)
                 bounds.keep()
             except RollbookError as error:
                 count(ERRORS, rollbook_stage="log_bounds", error_type=type(error).__name__)
                 _log.warning("the logs %s could not be trimmed: %s", self._path, error)
             self._keeper_wakes.wait(_CHECK_AFTER_S)
             self._keeper_wakes.clear()
+        self._is_complete.set()

@@ -51,6 +51,23 @@ def insert(tx: Transaction, entries: Iterable[LogEntry]) -> int:
     return sizes.total()
 
 
+def begin_after(tx: Transaction, row_id: int) -> None:
+    """Have an empty table give larger ids than this to the rows that are appended."""
+    tx.execute(_STATEMENTS["begin_after"], {"id": row_id})
+
+
+def restore(tx: Transaction, rows: Sequence[dict[str, Any]]) -> int:
+    """Put rows back that have ids; says how many were not there already."""
+    sizes: Counter[str] = Counter()
+    restored = 0
+    for row in rows:
+        if tx.query(_STATEMENTS["restore"], row):
+            sizes[row["thread_id"] or THREADLESS] += _size_of(tuple(row[c] for c in _COLUMNS))
+            restored += 1
+    _count(tx, sizes)
+    return restored
+
+
 def select(tx: Transaction, query: LogQuery, *, message_column: str = "message") -> list[LogRow]:
     """Read the rows that a query asks for; ``message_column`` is what the table calls it."""
     where, parameters = _conditions(tx, query, message_column)

@@ -196,10 +196,17 @@ class SqliteEngine:
             return in_log == in_file
 
     @classmethod
-    def replace(cls, path: Path, schema: Schema, damage: DatabaseDamagedError) -> Path | None:
+    def replace(
+        cls,
+        path: Path,
+        schema: Schema,
+        damage: DatabaseDamagedError,
+        begin: Callable[[SqliteTransaction], None] | None = None,
+    ) -> Path | None:
         """Set a damaged file aside, and put a new and empty one in its place.
 
         Engines that have the damaged one open go over to the new one with their next transaction.
+        ``begin`` is the first to write into it.
         Returns where the damaged one is now; None where somebody else has replaced it before.
         Errors: DatabaseBusyError where somebody is writing to it for 30 s, DatabaseUnwritableError.
         """
@@ -209,8 +216,8 @@ class SqliteEngine:
                 now = engine._file.identity()
                 if now is not None and damage.file not in {None, now}:
                     return None
-                kept = set_aside(path, damage.reason)
-                engine._prepare()
+                kept = set_aside(path, damage.reason, is_needed=not schema.is_derived)
+                engine._prepare(begin)
         finally:
             engine.close()
         return kept
@@ -374,7 +381,7 @@ class SqliteEngine:
             raise self._damaged(f"{', '.join(sorted(lost))} is missing")
         return True
 
-    def _prepare(self) -> None:
+    def _prepare(self, begin: Callable[[SqliteTransaction], None] | None = None) -> None:
         """Make the file one of ours: called while nobody else connects or writes to it."""
         create(self._path)
         connection = self._raw_connection("mode=rw")
@@ -390,6 +397,8 @@ class SqliteEngine:
             self._retry(lambda: connection.execute("BEGIN IMMEDIATE"))
             with self._transaction(connection) as tx:
                 migrate(self, tx, load_migrations(self.name, self._schema.name))
+                if begin is not None:
+                    begin(tx)
         finally:
             self._drop(_Lent(connection, None))
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 KEPT_FILES = 5  # damaged ones, the newest
 COMPANIONS = ("-wal", "-shm", "-journal")
+PENDING = "-pending"  # as long as its rows have not all been carried over
 WRITE_LOCK_BYTE = 120  # of the -shm, where SQLite's writers lock
 
 _MAY_NOT = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT)
@@ -309,22 +310,26 @@ def is_ours(path: Path) -> bool:
     return is_default or is_known(path)
 
 
-def set_aside(path: Path, why: str) -> Path | None:
+def set_aside(path: Path, why: str, *, is_needed: bool) -> Path | None:
     """Rename a file, and what belongs to it, so that the name says when and why.
 
-    The newest few are kept.  None where there is no file.  Errors: DatabaseUnwritableError.
+    The newest few are kept, and those that are still needed, as this one may be; see
+    :func:`pending_files`.  None where there is no file.  Errors: DatabaseUnwritableError.
     """
     reason = _UNNAMEABLE.sub("-", why.lower())[:_REASON_LENGTH].strip("-") or "damaged"
     when = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
     kept = beside(path, f".damaged-{when}-{reason}")
     try:
+        if is_needed and path.exists():
+            os.close(os.open(beside(kept, PENDING), os.O_CREAT | os.O_WRONLY, 0o600))
         for end in ("", *COMPANIONS):
             companion = beside(path, end)
             if companion.exists():
                 companion.rename(beside(kept, end))
         for old in kept_files(path)[:-KEPT_FILES]:
-            for end in ("", *COMPANIONS):
-                beside(old, end).unlink(missing_ok=True)
+            if not beside(old, PENDING).exists():
+                for end in ("", *COMPANIONS):
+                    beside(old, end).unlink(missing_ok=True)
     except OSError as error:
         raise unwritable(path, error) from error
     return kept if kept.exists() else None
@@ -336,8 +341,30 @@ def kept_files(path: Path) -> list[Path]:
     return sorted(
         file
         for file in path.parent.iterdir()
-        if file.name.startswith(prefix) and not file.name.endswith(COMPANIONS)
+        if file.name.startswith(prefix) and not file.name.endswith((*COMPANIONS, PENDING))
     )
+
+
+def pending_files(path: Path) -> list[Path]:
+    """Find those whose rows have not all been carried over."""
+    return [kept for kept in kept_files(path) if beside(kept, PENDING).exists()]
+
+
+@contextmanager
+def needed(kept: Path) -> Iterator[bool]:
+    """Surround the carrying over of a file's rows; False where another process is at it.
+
+    When the block ends well, the file is needed no more.
+    """
+    marker = beside(kept, PENDING)
+    descriptor = os.open(marker, os.O_RDWR)
+    try:
+        is_mine = _try_lock(descriptor, fcntl.LOCK_EX)
+        yield is_mine
+        if is_mine:
+            marker.unlink(missing_ok=True)
+    finally:
+        os.close(descriptor)
 
 
 def beside(path: Path, end: str) -> Path:

@@ -27,3 +27,11 @@ SELECT id, coalesce(thread_id, ''), {size} FROM logs WHERE thread_id IS NULL ORD
 
 -- next_thread: The first of a range of thread ids.
 SELECT thread_id FROM logs WHERE thread_id >= :low AND thread_id < :high ORDER BY thread_id LIMIT 1
+
+-- begin_after: Have AUTOINCREMENT go on behind an id.
+INSERT INTO sqlite_sequence (name, seq) VALUES ('logs', :id)
+
+-- restore: Put a row back, unless it is there.
+INSERT INTO logs (id, ts, ts_nanos, level, target, message, module_path, file, line, thread_id)
+VALUES (:id, :ts, :ts_nanos, :level, :target, :message, :module_path, :file, :line, :thread_id)
+ON CONFLICT (id) DO NOTHING RETURNING id
