@@ -40,6 +40,7 @@ class AsyncStateRuntime:
         default_provider: str = "openai",
         database: str | os.PathLike[str] | None = None,
         backfill: bool = True,
+        temporary: bool | None = None,
         log_limits: LogLimits = LogLimits(),
     ) -> "Opening":
         """See :meth:`rollbook.StateRuntime.open`.
@@ -54,6 +55,7 @@ class AsyncStateRuntime:
                 default_provider=default_provider,
                 database=database,
                 backfill=backfill,
+                temporary=temporary,
                 log_limits=log_limits,
             )
         )
@@ -102,6 +104,11 @@ class AsyncStateRuntime:
     def database(self) -> str:
         """See :attr:`rollbook.StateRuntime.database`."""
         return self._runtime.database
+
+    @property
+    def degraded(self) -> str:
+        """See :attr:`rollbook.StateRuntime.degraded`."""
+        return self._runtime.degraded
 
     @property
     def database_system(self) -> str:

@@ -135,7 +135,7 @@ class DatabaseDamagedError(DatabaseError):
 class DamagedRowError(DatabaseDamagedError):
     """One row holds impossible values: that of ``thread_id``, as far as that can be read."""
 
-    def __init__(self, message: str, *, thread_id: str, hint: str = "") -> None:
+    def __init__(self, message: str, *, thread_id: str = "", hint: str = "") -> None:
         super().__init__(message, hint=hint, reason="impossible values")
         self.thread_id = thread_id
 

@@ -100,6 +100,7 @@ class StateRuntime:
         default_provider: str = "openai",
         database: str | os.PathLike[str] | None = None,
         backfill: bool = True,
+        temporary: bool | None = None,
         log_limits: LogLimits = LogLimits(),
     ) -> Self:
         """Open the state of a home, creating its database where there is none.
@@ -111,15 +112,19 @@ class StateRuntime:
         meanwhile.  ``log_limits`` bounds the logs, whose database stands beside the other and is
         opened when it is first used.
 
-        A damaged database is set aside and made again from the rollouts, and where none can be
-        written a temporary one takes its place: see :attr:`degraded`.
+        A damaged database is set aside and made again from the rollouts.  Where none can be kept, a
+        ``temporary`` one takes its place, unless that is false, or a database was named: see
+        :attr:`degraded`.
 
-        Errors: HomeNotFoundError, HomeError; DatabaseVersionError, DatabaseBusyError; DatabaseError
-        and DatabaseDamagedError for a file that isn't Rollbook's.  Source: behaviour.md 1, 115.
+        Errors: HomeNotFoundError, HomeError; DatabaseUnwritableError; DatabaseVersionError,
+        DatabaseBusyError; DatabaseError and DatabaseDamagedError for a file that isn't Rollbook's.
+        Source: behaviour.md 1, 115.
         """
         path = resolve_home(home)
         place = state_path(path, database)
-        index = HomeIndex.open(path, place, default_provider)
+        if temporary is None:
+            temporary = place.parent.parent == path
+        index = HomeIndex.open(path, place, default_provider, temporary=temporary)
         if backfill:
             index.start_backfill()
         return cls(index, LogDatabase(logs_beside(place), log_limits))

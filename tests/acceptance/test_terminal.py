@@ -124,7 +124,7 @@ def test_ctrl_c_ends_a_sync_that_waits_for_another(sample):
         child = pexpect.spawn(
             str(COMMAND), ["sync", "--home", str(sample)], encoding="utf-8", timeout=60
         )
-        child.expect("another process is syncing .*waiting for it")
+        child.expect(r"process \d+ \(.*\) is syncing .*waiting for it")
         child.sendintr()
         child.expect(pexpect.EOF)
         child.close()

@@ -63,7 +63,7 @@ def test_the_background_takes_no_row_away(home):
 
 
 def test_one_process_syncs_at_a_time(home, state):
-    with sync_lock(state.database, 0), pytest.raises(DatabaseBusyError, match="another process"):
+    with sync_lock(state.database, 0), pytest.raises(DatabaseBusyError, match="is syncing"):
         state.sync(wait_s=0)
 
 

@@ -1,6 +1,7 @@
 """The command ``rollbook``: its commands, and what becomes of an error."""
 
 import io
+import logging
 import sys
 
 import click
@@ -70,8 +71,16 @@ for command in (
     cli.add_command(command)
 
 
+class _Notes(logging.Handler):
+    """Tells the person what Rollbook warns of."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        render.note(f"rollbook: {render.printable(record.getMessage())}")
+
+
 def main() -> None:
     """Run the command line and end the process with the exit code that the outcome has."""
+    logging.getLogger("rollbook").addHandler(_Notes(logging.WARNING))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # whatever the terminal's encoding lacks
             stream.reconfigure(errors="backslashreplace")

@@ -92,9 +92,9 @@ def _sync_once(state: StateRuntime, settings: Settings) -> None:
     if state.is_synced():
         return
     try:
-        run_sync(state, jobs=None, rebuild=False, quiet=settings.as_json)
+        run_sync(state, jobs=None, rebuild=False, quiet=settings.as_json, wait=False)
     except DatabaseBusyError as error:
-        render.note(f"rollbook: {error.message}: the list may be incomplete")
+        render.note(f"rollbook: {render.printable(error.message)}")
 
 
 def _time_of(thread: ThreadMetadata, sort: SortKey) -> datetime | None:

@@ -13,7 +13,12 @@ import msgspec
 
 from rollbook.cli import render
 from rollbook.cli.options import Settings, common_options
-from rollbook.errors import AmbiguousIdError, DatabaseBusyError, UsageError
+from rollbook.errors import (
+    AmbiguousIdError,
+    DatabaseBusyError,
+    DatabaseDamagedError,
+    UsageError,
+)
 from rollbook.logs.reader import LogReader
 from rollbook.model.log import LogQuery, LogRow
 from rollbook.model.times import parse_time, to_epoch
@@ -109,6 +114,7 @@ def logs_command(
     --json each row is one JSON object on a line of its own.
     """
     reader = LogReader.open(settings.home, settings.database)
+    _mend(settings, reader)
     query = LogQuery(
         level=level,
         from_ts=from_ts,
@@ -130,6 +136,18 @@ def logs_command(
     except KeyboardInterrupt:
         if no_follow:
             raise  # else it is how one ends it
+
+
+def _mend(settings: Settings, reader: LogReader) -> None:
+    """Have a damaged log database of Rollbook set aside, and its readable rows carried over."""
+    try:
+        if reader.exists():
+            reader.query_logs(LogQuery(limit=_PART, descending=True))
+    except DatabaseDamagedError:
+        if not reader.is_own:
+            raise
+        with settings.open() as state:
+            state.query_logs(LogQuery(limit=_PART, descending=True))
 
 
 def _last_rows(reader: LogReader, query: LogQuery, backfill: int) -> Iterator[list[LogRow]]:

@@ -21,9 +21,11 @@ class Settings(msgspec.Struct, frozen=True):
     database: str | None
     as_json: bool
 
-    def open(self) -> StateRuntime:
+    def open(self, *, temporary: bool | None = None) -> StateRuntime:
         """Open the state; a home that was never synced is left so, as a command is short-lived."""
-        return StateRuntime.open(self.home, database=self.database, backfill=False)
+        return StateRuntime.open(
+            self.home, database=self.database, backfill=False, temporary=temporary
+        )
 
 
 _OPTIONS = (

@@ -29,7 +29,7 @@ def sync_command(settings: Settings, *, jobs: int | None, rebuild: bool) -> None
     Reads only what has changed since the last time. It may be interrupted at any moment; the next
     run completes the work. Rollouts are never changed. Ends with 1 if a rollout could not be read.
     """
-    with settings.open() as state:
+    with settings.open(temporary=False) as state:
         stats = run_sync(state, jobs=jobs, rebuild=rebuild, quiet=False)
         if settings.as_json:
             counts = msgspec.structs.asdict(stats)
@@ -41,13 +41,20 @@ def sync_command(settings: Settings, *, jobs: int | None, rebuild: bool) -> None
         sys.exit(1)
 
 
-def run_sync(state: StateRuntime, *, jobs: int | None, rebuild: bool, quiet: bool) -> BackfillStats:
-    """Sync with a progress bar on a terminal, and name what could not be read."""
+def run_sync(
+    state: StateRuntime, *, jobs: int | None, rebuild: bool, quiet: bool, wait: bool = True
+) -> BackfillStats:
+    """Sync with a progress bar on a terminal, and name what could not be read.
+
+    Errors: DatabaseBusyError while another process is at it, unless one is to ``wait`` for it.
+    """
     sync = partial(state.sync, jobs=jobs, rebuild=rebuild)
     with _progress_bar() as progress:
         try:
             stats = sync(progress=progress, wait_s=0)
         except DatabaseBusyError as busy:
+            if not wait:
+                raise
             render.note(f"rollbook: {render.printable(busy.message)}: waiting for it")
             stats = sync(progress=progress)
     if not quiet:

@@ -57,16 +57,19 @@ class HomeIndex:
         self._synced: int | None = None  # the generation of the database that was complete
 
     @classmethod
-    def open(cls, home: Path, path: Path, default_provider: str) -> Self:
+    def open(cls, home: Path, path: Path, default_provider: str, *, temporary: bool) -> Self:
         """Open the index at a path; a damaged one is set aside, and a new one begun.
 
-        Where it can be neither read nor made, an index that lasts as long as this takes its place.
+        Where it can be neither read nor made, an index that lasts as long as this takes its place,
+        if it may be ``temporary``.
         Errors: DatabaseVersionError, DatabaseBusyError, DatabaseError for another program's file;
         DatabaseDamagedError for one that can't be taken for Rollbook's.
         """
         try:
             return cls._open_kept(home, path, default_provider)
         except DatabaseUnwritableError as error:
+            if not temporary:
+                raise
             return cls._open_temporary(home, default_provider, error)
 
     @classmethod
@@ -77,6 +80,7 @@ class HomeIndex:
             if engine.is_read_only():
                 index.degraded = f"the database {path} can't be written: it stays as it is"
                 _refuse_incomplete(engine, index.degraded)
+                _log.warning("%s", index.degraded)
             index._carry_over(kept)
         except BaseException:
             index.close()

@@ -1,31 +1,48 @@
 """Who may compare the whole home with the index: one process at a time.
 
-An operating-system lock on a file beside the database, so that the death of the holder frees it.
+An operating-system lock on a file beside the database, so that the death of the holder frees it;
+on a network file system a lock file, which is taken over when its holder has died.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
-from rollbook.errors import DatabaseBusyError
+from rollbook.errors import DatabaseBusyError, DatabaseUnwritableError
+from rollbook.filesystem import is_network
+from rollbook.holders import described, holders_of
 
 
 @contextmanager
 def sync_lock(location: str, timeout_s: float) -> Iterator[None]:
     """Hold the lock of a database for the block, waiting for at most ``timeout_s`` seconds.
 
-    Errors: DatabaseBusyError where another process still holds it then.
+    Errors: DatabaseBusyError where another process still holds it then, DatabaseUnwritableError.
     """
     import filelock  # takes longer to load than most commands run, and few need it
 
-    lock = filelock.FileLock(f"{location}.sync.lock", timeout=timeout_s, mode=0o600)
+    path = sync_lock_path(location)
+    kind = filelock.SoftFileLock if is_network(path) else filelock.FileLock
+    lock = kind(path, timeout=timeout_s, mode=0o600)
     try:
         lock.acquire()
     except filelock.Timeout as error:
+        holders = holders_of(path)
         raise DatabaseBusyError(
-            f"another process is syncing {location}",
+            f"{described(holders)} is syncing {location}",
             hint="wait until it has finished; what it has indexed can be read meanwhile",
+        ) from error
+    except OSError as error:
+        raise DatabaseUnwritableError(
+            f"{path} can't be locked: {error.strerror}",
+            hint="check the permissions of the directory, or name another database with --db",
         ) from error
     try:
         yield
     finally:
         lock.release()
+
+
+def sync_lock_path(location: str) -> Path:
+    """Where the lock of a database is."""
+    return Path(f"{location}.sync.lock")

@@ -184,17 +184,16 @@ class LogDatabase:
 
     def _start_keeper(self) -> None:
         with self._lock:
-            if self._keeper is None and not self._stop.is_set():
+            if self._keeper is None and self._opened is not None and not self._stop.is_set():
                 self._keeper = threading.Thread(
-                    target=self._keep, name="rollbook-logs", daemon=True
+                    target=self._keep, args=self._opened, name="rollbook-logs", daemon=True
                 )
                 self._keeper.start()
 
-    def _keep(self) -> None:
+    def _keep(self, engine: SqliteEngine, bounds: Bounds) -> None:
         while not self._stop.is_set():
             self._unchecked_bytes = 0
             try:
-                engine, bounds = self._open()
                 self._fetch_rows(engine)
                 bounds.keep()
             except RollbookError as error:

@@ -4,21 +4,26 @@ import os
 from pathlib import Path
 from typing import Self
 
-from rollbook.errors import DatabaseError, UsageError
+from rollbook.errors import DatabaseDamagedError, DatabaseError, UsageError
 from rollbook.model.log import LogQuery, LogRow
 from rollbook.rollout.layout import resolve_home, state_path
 from rollbook.store import logs
 from rollbook.store.engine import STATE, Transaction
 from rollbook.store.snapshot import Snapshot
+from rollbook.store.sqlite_file import is_ours
 
 _MESSAGE_COLUMNS = ("message", "feedback_log_body")  # what releases of Codex call the message
 
 
 class LogReader:
-    """Reads a log database, Rollbook's or Codex's own, and never writes to it."""
+    """Reads a log database, Rollbook's or Codex's own, and never writes to it.
 
-    def __init__(self, path: Path) -> None:
+    ``is_own`` says that it belongs to a state of Rollbook.
+    """
+
+    def __init__(self, path: Path, *, is_own: bool = False) -> None:
         self._snapshot = Snapshot(path)
+        self.is_own = is_own
 
     @classmethod
     def open(
@@ -33,9 +38,9 @@ class LogReader:
         Errors: HomeNotFoundError, HomeError; DatabaseError where the file can't be read.
         """
         state = state_path(resolve_home(home) if home else None, database)
-        if state.is_file() and _mark(state) != STATE.application_id:
+        if state.is_file() and not _is_state(state):
             return cls(state)
-        return cls(logs_beside(state))
+        return cls(logs_beside(state), is_own=True)
 
     @property
     def path(self) -> Path:
@@ -78,8 +83,14 @@ def checked(query: LogQuery) -> LogQuery:
     return query
 
 
-def _mark(path: Path) -> int:
-    return int(Snapshot(path).read(lambda tx: tx.query("PRAGMA application_id"))[0][0])
+def _is_state(path: Path) -> bool:
+    try:
+        mark = Snapshot(path).read(lambda tx: tx.query("PRAGMA application_id"))[0][0]
+    except DatabaseDamagedError:
+        if not is_ours(path):
+            raise
+        return True
+    return bool(mark == STATE.application_id)
 
 
 def _message_column(tx: Transaction) -> str:

@@ -1,7 +1,8 @@
 """Append to one rollout: whole lines only, one writer at a time.
 
 The lock is the operating system's, on the file itself: it needs no file of its own, survives a
-rename, and ends with the process that holds it.
+rename, and ends with the process that holds it.  On a network file system, where it may not hold,
+it is a hidden file beside the rollout.
 """
 
 import fcntl
@@ -11,15 +12,20 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import mkstemp
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from rollbook.errors import RolloutError, ThreadInUseError
+from rollbook.filesystem import is_network
+from rollbook.forks import abandon
 from rollbook.rollout.extract import reading
 from rollbook.rollout.layout import RolloutFile
 from rollbook.rollout.lines import MalformedLineError, decode_line
 
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
 _BLOCK_BYTES = 1 << 16
+_DESCRIPTORS = "/proc/self/fd"
 _log = logging.getLogger(__name__)
 
 
@@ -29,9 +35,10 @@ class RolloutWriter:
     Not safe to use from several threads at once.
     """
 
-    def __init__(self, path: Path, descriptor: int, *, is_new: bool) -> None:
+    def __init__(self, path: Path, descriptor: int, lock: "_Lock", *, is_new: bool) -> None:
         self.path = path
         self._descriptor = descriptor
+        self._lock = lock
         self._is_new = is_new
 
     @classmethod
@@ -40,21 +47,23 @@ class RolloutWriter:
 
         Files and directories are private to the user.  Errors: RolloutError.
         """
-        hidden = path.with_name(f".{path.name}.tmp")
         try:
             _make_directories(path.parent)
-            descriptor = os.open(hidden, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600)
-            writer = cls(path, descriptor, is_new=True)
+            new = _NewFile(path)
             try:
-                _lock(descriptor, path)
+                writer = cls(path, new.descriptor, _Lock(path, new.descriptor), is_new=True)
+            except BaseException:
+                new.discard()
+                os.close(new.descriptor)
+                raise
+            try:
                 for chunk in chunks:
                     writer.append(chunk)
-                os.link(hidden, path)  # unlike a rename, never replaces another one
+                new.publish()
             except BaseException:
-                os.close(descriptor)
+                new.discard()
+                writer.close()
                 raise
-            finally:
-                hidden.unlink()
         except OSError as error:
             raise RolloutError(f"can't be created: {error.strerror}", path=str(path)) from error
         return writer
@@ -71,14 +80,17 @@ class RolloutWriter:
         except OSError as error:
             raise RolloutError(f"can't be written: {error.strerror}", path=str(path)) from error
         try:
-            _lock(descriptor, path)
-            writer = cls(path, descriptor, is_new=False)
-            writer._repair()
-        except OSError as error:
-            os.close(descriptor)
-            raise RolloutError(f"can't be repaired: {error.strerror}", path=str(path)) from error
+            writer = cls(path, descriptor, _Lock(path, descriptor), is_new=False)
         except BaseException:
             os.close(descriptor)
+            raise
+        try:
+            writer._repair()
+        except OSError as error:
+            writer.close()
+            raise RolloutError(f"can't be repaired: {error.strerror}", path=str(path)) from error
+        except BaseException:
+            writer.close()
             raise
         return writer
 
@@ -113,11 +125,12 @@ class RolloutWriter:
 
     def close(self) -> None:
         """Free the lock, also where a forked child has not let the file go yet, and close the file."""
-        fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+        self._lock.release()
         os.close(self._descriptor)
 
     def leave_to_parent(self) -> None:
         """Let the file go in a forked child, and leave the lock with the parent."""
+        abandon(self._lock)
         os.close(self._descriptor)
 
     def _take_back(self, part: bytes) -> None:
@@ -168,8 +181,12 @@ def exclusive(directory: Path) -> Iterator[None]:
     except OSError as error:
         raise RolloutError(f"can't be used: {error.strerror}", path=str(directory)) from error
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
+        if is_network(directory):
+            with _lock_file(directory / "new"):
+                yield
+        else:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
     finally:
         os.close(descriptor)
 
@@ -181,14 +198,17 @@ def unpack(home: Path, file: RolloutFile) -> None:
     """
     path = home / file.path
     try:
-        with reading(home, file) as packed:
-            descriptor, hidden = mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-            with open(descriptor, "wb") as plain:
+        new = _NewFile(path)
+        try:
+            with reading(home, file) as packed, open(new.descriptor, "wb") as plain:
                 shutil.copyfileobj(packed, plain)
                 plain.flush()
                 os.utime(plain.fileno(), ns=(file.mtime_ns, file.mtime_ns))
                 os.fsync(plain.fileno())
-        os.rename(hidden, path)
+                new.publish()
+        except BaseException:
+            new.discard()
+            raise
         _sync_directory(path.parent)
         path.with_name(path.name + ".zst").unlink()
     except OSError as error:
@@ -199,20 +219,77 @@ def is_in_use(path: Path) -> bool:
     """Say whether a recorder has a rollout open for writing."""
     with path.open("rb") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
+            _Lock(path, file.fileno(), fcntl.LOCK_SH).release()
+        except ThreadInUseError:
             return True
     return False
 
 
-def _lock(descriptor: int, path: Path) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise ThreadInUseError(
-            f"another recorder is writing to {path}",
-            hint="close that one, or fork the thread instead",
-        ) from error
+class _Lock:
+    """The lock on a rollout that is open, from its making on.  Errors: ThreadInUseError."""
+
+    def __init__(self, path: Path, descriptor: int, kind: int = fcntl.LOCK_EX) -> None:
+        self._descriptor = descriptor
+        self._file: BaseFileLock | None = None
+        try:
+            if is_network(path):
+                self._file = _lock_file(path)
+                self._file.acquire(timeout=0)
+            else:
+                fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+        except (BlockingIOError, TimeoutError) as error:
+            raise ThreadInUseError(
+                f"another recorder is writing to {path}",
+                hint="close that one, or fork the thread instead",
+            ) from error
+
+    def release(self) -> None:
+        """Free it, also where a forked child has not let the file go yet."""
+        if self._file is not None:
+            self._file.release()
+        else:
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+
+
+class _NewFile:
+    """A file that gets its name when it is all there, and never replaces another one.
+
+    Without a name, where the system can do that, nothing is left of it when its process is killed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._hidden: Path | None = None
+        flags = os.O_RDWR | os.O_APPEND
+        try:
+            self.descriptor = os.open(path.parent, flags | os.O_TMPFILE, 0o600)
+        except (AttributeError, OSError):
+            self._hidden = path.with_name(f".{path.name}.tmp")
+            self.descriptor = os.open(self._hidden, flags | os.O_CREAT | os.O_EXCL, 0o600)
+
+    def publish(self) -> None:
+        """Give it its name."""
+        if self._hidden is None:
+            descriptors = os.open(_DESCRIPTORS, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.link(str(self.descriptor), self._path, src_dir_fd=descriptors)
+            finally:
+                os.close(descriptors)
+        else:
+            os.link(self._hidden, self._path)  # unlike a rename, never replaces another one
+            self.discard()
+
+    def discard(self) -> None:
+        """Take back the name that it has until it is published."""
+        if self._hidden is not None:
+            self._hidden.unlink(missing_ok=True)
+            self._hidden = None
+
+
+def _lock_file(path: Path) -> "BaseFileLock":
+    from filelock import SoftFileLock  # only needed here
+
+    return SoftFileLock(path.with_name(f".{path.name}.lock"), mode=0o600, thread_local=False)
 
 
 def _make_directories(path: Path) -> None:

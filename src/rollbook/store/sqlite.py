@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, partial
+from itertools import count as count_from
 from pathlib import Path
 from queue import Empty, LifoQueue
 from typing import Any, NamedTuple, Self, TypeVar
@@ -40,11 +41,14 @@ from rollbook.store.sqlite_file import (
 from rollbook.store.sqlite_transaction import SqliteTransaction
 from rollbook.telemetry import DATABASE_OPENS, count
 
-BUSY_TIMEOUT_S = 0.05  # in SQLite itself, which can't be told to stop waiting
+BUSY_TIMEOUT_S = 0.05  # in SQLite itself, for a reader: seldom ever needed
 GIVE_UP_AFTER_S = 30.0
 FORK_WAITS_S = 5.0
 MAX_READERS = 4
+CHECKPOINT_PAGES = 4000  # as many as the WAL has before it is brought into the file
 WAL_LIMIT_BYTES = 16 << 20  # what the WAL is cut down to after a checkpoint
+_AT_ONCE = 20
+_SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.00005, 0.005
 
 _VERIFY_AT_MOST_S = 2.0
 _STEPS_BETWEEN_LOOKS = 10_000  # of SQLite's, at the clock
@@ -112,7 +116,7 @@ class SqliteEngine:
         attributes = {"db_system_name": cls.name, "rollbook_database": schema.name}
         try:
             with opening:
-                is_new = not path.exists()
+                is_new = not path.is_file()
                 engine = cls(path, schema)
                 engine._open()
         except RollbookError as error:
@@ -347,9 +351,13 @@ class SqliteEngine:
             if not self._file.keeps_connections:
                 # Alone with the file: so even one that was in WAL mode needs no shared memory.
                 connection.execute("PRAGMA locking_mode = EXCLUSIVE").fetchall()
+                if "rw" in options:
+                    mode = f"PRAGMA journal_mode = {self._file.journal_mode}"
+                    connection.execute(mode).fetchall()
             connection.execute(
                 "PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON;"
-                f" PRAGMA journal_size_limit = {WAL_LIMIT_BYTES}"
+                f" PRAGMA journal_size_limit = {WAL_LIMIT_BYTES};"
+                f" PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}"
             ).fetchall()
             # The first read opens what belongs to the file, while nobody can replace it.
             self._retry(
@@ -419,13 +427,12 @@ class SqliteEngine:
 
     def _refuse_foreign(self) -> None:
         """Look at a file that Rollbook has never had open, and leave it alone if it isn't ours."""
+        if not self._path.is_file():
+            create(self._path)  # or say why not
+            return
         try:
             with self._path.open("rb") as file:
                 header = file.read(_HEADER_BYTES)
-        except (FileNotFoundError, NotADirectoryError):
-            return
-        except IsADirectoryError:
-            return  # creating it says so
         except OSError as error:
             raise DatabaseUnwritableError(
                 f"the database {self._path} can't be read: {error.strerror}",
@@ -507,6 +514,7 @@ class SqliteEngine:
                         f"the database {self._path} can't be written, only read",
                         hint="check the permissions of the file and its directory, and the disk",
                     )
+                lent.connection.set_busy_timeout(0)
                 self._writer = lent._replace(identity=self._file.parts())
                 self._has_written = True
             connection = self._writer.connection
@@ -550,17 +558,25 @@ class SqliteEngine:
             return tx.query(f"PRAGMA {name}")[0][0]
 
     def _retry(self, action: Callable[[], _Result], deadline: float | None = None) -> _Result:
-        """Run an action again while the database is busy, with jitter, up to the limit."""
+        """Run an action again while the database is busy, up to the limit.
+
+        A lock is held for some tenths of a millisecond as a rule: so the first attempts follow
+        each other at once, and the pauses between later ones grow.
+        """
         started = time.monotonic()
         deadline = started + GIVE_UP_AFTER_S if deadline is None else deadline
-        while True:
+        pause_s = 0.0
+        for attempt in count_from(1):
             try:
                 return action()
             except BUSY as error:
                 now = time.monotonic()
                 if now > deadline or self._is_closed:
                     raise self._busy(now - started) from error
-                time.sleep(_JITTER.uniform(0.001, 0.02))
+            if attempt > _AT_ONCE:
+                pause_s = min(2 * pause_s or _SHORTEST_PAUSE_S, _LONGEST_PAUSE_S)
+            time.sleep(pause_s and _JITTER.uniform(pause_s / 2, pause_s))
+        raise AssertionError
 
     def _busy(self, waited_s: float = GIVE_UP_AFTER_S) -> DatabaseError:
         holders = holders_of(beside(self._path, "-shm"), WRITE_LOCK_BYTE, writing=True)

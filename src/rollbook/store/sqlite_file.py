@@ -405,4 +405,9 @@ def _try_lock(descriptor: int | None, kind: int) -> bool:
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        raise DatabaseUnwritableError(
+            f"files can't be locked here: {error.strerror}",
+            hint="set ROLLBOOK_NETWORK_FILES=1, or name a database on another disk with --db",
+        ) from error
     return True
