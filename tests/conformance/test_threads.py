@@ -297,12 +297,21 @@ def test_a_home_is_synced_once_its_rollouts_were_compared_with_the_index(open_ru
 
 
 def test_without_a_backfill_only_what_is_asked_for_is_indexed(open_runtime, home):
-    write_rollout(home, ID, [session_meta(ID), user_message("Hi")])
+    ids = [f"{number:08x}-0000-4000-8000-000000000000" for number in range(140)]
+    for number, thread_id in enumerate(ids):
+        day = f"2026-01-{number % 28 + 1:02}T00"
+        lines = [session_meta(thread_id, timestamp=f"{day}:00:00Z"), user_message("Hi")]
+        write_rollout(home, thread_id, lines, time=f"{day}-00-00")
     with open_runtime(home) as runtime:
-        assert runtime.list_thread_ids(5) == []
+        newest = runtime.list_thread_ids(5)
+        database = apsw.Connection(runtime.database)
+        [(indexed,)] = database.execute("SELECT count(*) FROM threads").fetchall()
+        database.close()
         assert not runtime.is_synced()
-        assert runtime.find_rollout_path_by_id(ID) is not None
-        assert runtime.list_thread_ids(5) == [ID]
+        assert 5 <= indexed < len(ids)
+        assert len(runtime.list_thread_ids(500)) == len(ids)
+        runtime.sync()
+        assert runtime.list_thread_ids(5) == newest
 
 
 def test_the_state_may_be_kept_elsewhere(open_runtime, home, tmp_path):

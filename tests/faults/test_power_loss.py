@@ -163,13 +163,6 @@ def test_archived_rollouts_are_in_one_place_or_the_other(losses, tmp_path):
             assert_in_order(state)
 
 
-# --- Findings ---------------------------------------------------------------------------------
-
-
-@pytest.mark.xfail(
-    raises=AssertionError,
-    reason="the first records are not synced before the rollout gets its name",
-)
 def test_a_new_rollout_has_its_first_records_or_is_not_there(traced):
     _, disk, notes = traced(power_loss.record, threads=0)
     for note in notes:
@@ -199,10 +192,6 @@ def test_new_directories_are_synced_in_case_the_file_system_does_not_see_to_it(
 
 
 @pytest.mark.parametrize("program", [power_loss.follow, power_loss.record_while_others_store])
-@pytest.mark.xfail(
-    raises=AssertionError,
-    reason="a row may be on the device with records that the rollout has lost",
-)
 def test_the_index_forgets_what_rollouts_have_lost(traced, rng, tmp_path, program):
     home, disk, notes = traced(program, threads=1)
     for note in notes:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 import msgspec
@@ -23,10 +24,11 @@ from rollbook.rollout.fold import (
 )
 from rollbook.rollout.layout import locate
 from rollbook.rollout.lines import RolloutItem
-from rollbook.store import threads, tools
+from rollbook.store import files, threads, tools
 from rollbook.store.engine import Transaction
 
 _NS = 1_000_000_000
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 def apply_items(
@@ -51,6 +53,7 @@ def apply_items(
         metadata, state = fold(metadata, item, state, default_provider)
     threads.upsert(tx, str(home), with_file_time(metadata))
     threads.set_fold_state(tx, thread_id, encode_state(state))
+    _remember_size(tx, home, metadata.rollout_path)
     tools.put_first(tx, thread_id, _own_tools(thread_id, items))
 
 
@@ -63,6 +66,25 @@ def with_file_time(metadata: ThreadMetadata) -> ThreadMetadata:
     except (OSError, OverflowError):
         return metadata
     return msgspec.structs.replace(metadata, updated_at=updated_at)
+
+
+@cache
+def boot_id() -> str:
+    """Say which boot of the machine this is; empty where the system doesn't tell."""
+    try:
+        return _BOOT_ID.read_text("ascii").strip()
+    except OSError:
+        return ""
+
+
+def _remember_size(tx: Transaction, home: Path, path: str) -> None:
+    """Say how much of the rollout the row knows, in case a power cut keeps only the row."""
+    if path.startswith(f"{home}/"):
+        try:
+            size = os.stat(path).st_size
+        except OSError:
+            return
+        files.set_applied(tx, path.removeprefix(f"{home}/"), size, boot_id())
 
 
 def _own_tools(thread_id: str, items: Iterable[RolloutItem]) -> tuple[DynamicToolSpec, ...]:

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from rollbook.errors import RollbookError, RolloutError
 from rollbook.index.extraction import Failure, Gone, Job, Result, run_all
-from rollbook.index.indexer import Indexer
+from rollbook.index.indexer import Indexer, is_ahead
 from rollbook.model.outcome import BackfillStats, ProgressCallback, RolloutFailure, SyncProgress
 from rollbook.rollout.layout import (
     ROOTS,
@@ -123,7 +123,7 @@ class Backfill:
         changed = []
         for path, file in listing.files.items():
             row = known.get(path)
-            if self._rebuild or row is None or not _is_same(row, file):
+            if self._rebuild or row is None or not _is_same(row, file) or is_ahead(row, file):
                 changed.append(file)
             elif row.error is not None:
                 self._failures.append(RolloutFailure(path, row.error))

@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 import msgspec
 
 from rollbook.errors import DamagedRowError, RolloutError
+from rollbook.index.apply import boot_id
 from rollbook.index.extraction import Failure, Gone, Job, Result, run
 from rollbook.model.thread import ThreadMetadata
 from rollbook.rollout.extract import Extraction, FoldPoint, extract_segments
@@ -59,6 +60,7 @@ class Indexer:
             or known.thread_id is None
             or known.inode != file.inode
             or known.size >= file.size
+            or is_ahead(known, file)
             or file.compressed
             or known.compressed
         ):
@@ -209,6 +211,13 @@ class Indexer:
             archived_at=archived_at,
             name=self._names.get(metadata.id, metadata.name),
         )
+
+
+def is_ahead(known: FileRow, file: RolloutFile) -> bool:
+    """Say whether a thread's row may hold what its rollout has lost, as after a power cut."""
+    if known.applied_size <= known.bytes_folded:
+        return False
+    return known.applied_size > file.size or known.applied_boot != boot_id()
 
 
 def _read_row(file: RolloutFile, extraction: Extraction, before: FileRow | None) -> FileRow:

@@ -115,7 +115,7 @@ class RolloutWriter:
         try:
             os.fsync(self._descriptor)
             if self._is_new:
-                for directory in (self.path.parent, *list(self.path.parents)[1:4]):
+                for directory in (self.path.parent, *list(self.path.parents)[1:5]):
                     _sync_directory(directory)
                 self._is_new = False
         except OSError as error:
@@ -204,7 +204,6 @@ def unpack(home: Path, file: RolloutFile) -> None:
                 shutil.copyfileobj(packed, plain)
                 plain.flush()
                 os.utime(plain.fileno(), ns=(file.mtime_ns, file.mtime_ns))
-                os.fsync(plain.fileno())
                 new.publish()
         except BaseException:
             new.discard()
@@ -268,7 +267,8 @@ class _NewFile:
             self.descriptor = os.open(self._hidden, flags | os.O_CREAT | os.O_EXCL, 0o600)
 
     def publish(self) -> None:
-        """Give it its name."""
+        """Give it its name, when its content is on the device."""
+        os.fsync(self.descriptor)
         if self._hidden is None:
             descriptors = os.open(_DESCRIPTORS, os.O_RDONLY | os.O_DIRECTORY)
             try:

@@ -10,7 +10,8 @@ class FileRow(msgspec.Struct, frozen=True, kw_only=True):
     """A rollout as it was last read; ``path`` is relative to the home.
 
     ``fold_state`` is JSON that only the reader of rollouts understands.  Where the rollout could
-    not be indexed, ``error`` says why.
+    not be indexed, ``error`` says why.  ``applied_size`` is how large it was when records of it
+    were last applied as they were written, in the machine's boot ``applied_boot``.
     """
 
     path: str
@@ -24,6 +25,8 @@ class FileRow(msgspec.Struct, frozen=True, kw_only=True):
     fold_state: str = "{}"
     parse_errors: int = 0
     error: str | None = None
+    applied_size: int = 0
+    applied_boot: str = ""
 
 
 class BackfillState(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,6 +68,11 @@ def upsert(tx: Transaction, file: FileRow) -> None:
     """Remember a rollout as it was read."""
     row = msgspec.structs.asdict(file)
     tx.execute(_STATEMENTS["upsert"], row | {"compressed": int(file.compressed)})
+
+
+def set_applied(tx: Transaction, path: str, size: int, boot: str) -> None:
+    """Remember how large a rollout was when records of it were applied; nothing if it is unknown."""
+    tx.execute(_STATEMENTS["set_applied"], {"path": path, "size": size, "boot": boot})
 
 
 def delete(tx: Transaction, path: str) -> None:

@@ -220,7 +220,7 @@ class NetworkFile:
         """Surround a transaction."""
         import filelock  # takes longer to load than most commands run
 
-        lock_path = beside(self.path, ".lock")
+        lock_path = beside(self.path, ".network.lock")
         with self._is_mine:
             if self._lock is None:
                 self._lock = filelock.SoftFileLock(
@@ -229,6 +229,7 @@ class NetworkFile:
             try:
                 self._lock.acquire(timeout=self._give_up_after_s)
             except filelock.Timeout as error:
+                _remove_empty(lock_path)
                 who = f"the process that {lock_path} names"
                 raise busy(self.path, self._give_up_after_s, who=who) from error
             except OSError as error:
@@ -370,6 +371,15 @@ def needed(kept: Path) -> Iterator[bool]:
 def beside(path: Path, end: str) -> Path:
     """Name a file that belongs to another one."""
     return path.with_name(path.name + end)
+
+
+def _remove_empty(lock_path: Path) -> None:
+    """Remove a lock file that says nothing: a power cut has left it, and nobody else would."""
+    try:
+        if not lock_path.stat().st_size:
+            lock_path.unlink()
+    except FileNotFoundError:
+        return
 
 
 def _identity(path: Path) -> Identity | None:

@@ -24,3 +24,6 @@ ON CONFLICT (id) DO UPDATE SET
     completed_at = excluded.completed_at,
     session_index_size = excluded.session_index_size,
     session_index_mtime_ns = excluded.session_index_mtime_ns
+
+-- set_applied: Remember how large a rollout was when records of it were applied.
+UPDATE rollout_files SET applied_size = :size, applied_boot = :boot WHERE path = :path
