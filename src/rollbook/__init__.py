@@ -13,7 +13,7 @@ from rollbook.git import GitFacts
 from rollbook.loghandler import RollbookHandler, thread_context
 from rollbook.logs.reader import LogReader
 from rollbook.model.log import LogEntry, LogLimits, LogQuery, LogRow
-from rollbook.model.outcome import BackfillStats, RolloutFailure, SyncProgress
+from rollbook.model.outcome import BackfillStats, RolloutFailure, SyncProgress, WatchUpdate
 from rollbook.model.paging import Anchor, SortKey, ThreadsPage, format_cursor, parse_cursor
 from rollbook.model.thread import DynamicToolSpec, ThreadMetadata, ThreadMetadataBuilder
 from rollbook.recorder.aio import AsyncRolloutRecorder
@@ -46,6 +46,7 @@ __all__ = [
     "ThreadMetadata",
     "ThreadMetadataBuilder",
     "ThreadsPage",
+    "WatchUpdate",
     "__version__",
     "conversation",
     "format_cursor",

@@ -6,7 +6,8 @@ a write that has begun runs to its end in its thread, so that it happens whole o
 
 import asyncio
 import os
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+import threading
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import partial
@@ -15,7 +16,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from rollbook.model.log import LogEntry, LogLimits, LogQuery, LogRow
-from rollbook.model.outcome import BackfillStats, ProgressCallback
+from rollbook.model.outcome import BackfillStats, ProgressCallback, WatchUpdate
 from rollbook.model.paging import Anchor, SortKey, ThreadsPage
 from rollbook.model.thread import DynamicToolSpec, ThreadMetadata, ThreadMetadataBuilder
 from rollbook.rollout.lines import RolloutItem
@@ -246,6 +247,23 @@ class AsyncStateRuntime:
             self._runtime.sync, jobs=jobs, rebuild=rebuild, progress=progress, wait_s=wait_s
         )
 
+    async def watch(
+        self, *, check_interval_s: float = 60.0, stop: threading.Event | None = None
+    ) -> AsyncIterator[WatchUpdate]:
+        """See :meth:`rollbook.StateRuntime.watch`; ends when the iteration over it does, too."""
+        ending = _Ending(stop)
+        updates = self._runtime.watch(check_interval_s=check_interval_s, stop=ending)
+        executor = ThreadPoolExecutor(1, thread_name_prefix="rollbook-watch")
+        following = partial(
+            asyncio.get_running_loop().run_in_executor, executor, next, updates, None
+        )
+        try:
+            while (update := await following()) is not None:
+                yield update
+        finally:
+            ending.set()
+            executor.shutdown(wait=False)
+
     async def insert_log(self, entry: LogEntry) -> None:
         """See :meth:`rollbook.StateRuntime.insert_log`."""
         await self._run(self._runtime.insert_log, entry)
@@ -271,6 +289,17 @@ class AsyncStateRuntime:
     ) -> _Result:
         call = partial(operation, *arguments, **options)
         return await asyncio.get_running_loop().run_in_executor(self._executor, call)
+
+
+class _Ending(threading.Event):
+    """Set when an iteration ends, or when the caller's event is."""
+
+    def __init__(self, other: threading.Event | None) -> None:
+        super().__init__()
+        self._other = other
+
+    def is_set(self) -> bool:
+        return super().is_set() or (self._other is not None and self._other.is_set())
 
 
 class Opening:

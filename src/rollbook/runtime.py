@@ -5,7 +5,8 @@ Everything public is a method of :class:`StateRuntime`; each is one transaction.
 """
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import wraps
 from pathlib import Path
@@ -24,10 +25,11 @@ from rollbook.errors import (
 from rollbook.index import archive, repair
 from rollbook.index.apply import apply_items, with_file_time
 from rollbook.index.home import HomeIndex
+from rollbook.index.watch import Watch
 from rollbook.logs.database import LogDatabase
 from rollbook.logs.reader import logs_beside
 from rollbook.model.log import LogEntry, LogLimits, LogQuery, LogRow
-from rollbook.model.outcome import BackfillStats, ProgressCallback
+from rollbook.model.outcome import BackfillStats, ProgressCallback, WatchUpdate
 from rollbook.model.paging import Anchor, SortKey, ThreadFilter, ThreadsPage
 from rollbook.model.thread import (
     DynamicToolSpec,
@@ -441,6 +443,33 @@ class StateRuntime:
             raise UsageError(f"the number of jobs must be 1 or more, not {jobs}")
         return self._index.sync(jobs=jobs, rebuild=rebuild, progress=progress, wait_s=wait_s)
 
+    def watch(
+        self, *, check_interval_s: float = 60.0, stop: threading.Event | None = None
+    ) -> Iterator[WatchUpdate]:
+        """Follow the home while agents write into it: iterate over what is brought into the index.
+
+        The first update is the comparison of the whole home, as by :meth:`sync`; others come as the
+        file system tells of changes, within a tenth of a second.  Every ``check_interval_s`` seconds
+        the whole home is compared again, as notifications can be missed; that gives an update, too.
+        Ends when ``stop`` is set, within a second, or the state is closed.  What can't be stored is
+        logged and tried again.
+
+        Errors: UsageError for an interval of 0 or less.
+        """
+        if check_interval_s <= 0:
+            raise UsageError(f"the interval must be more than 0 seconds, not {check_interval_s}")
+        return self._watch(check_interval_s, stop)
+
+    def _watch(
+        self, check_interval_s: float, stop: threading.Event | None
+    ) -> Iterator[WatchUpdate]:
+        either = _Either(stop or threading.Event())
+        take_back = self.before_closing(either.closing.set)
+        try:
+            yield from Watch(self._index, check_interval_s, either)
+        finally:
+            take_back()
+
     @_operation
     def insert_log(self, entry: LogEntry) -> None:
         """Append one log row.  Errors: DatabaseBusyError, DatabaseError.  Source: behaviour.md 121."""
@@ -522,6 +551,22 @@ class StateRuntime:
                 metadata, rollout_path=os.fspath(rollout_path), archived_at=archived_at
             )
             threads.upsert(tx, str(self._home), with_file_time(changed))
+
+
+class _Either:
+    """An event of the caller's, or the closing of the state."""
+
+    def __init__(self, stop: threading.Event) -> None:
+        self.closing = threading.Event()
+        self._stop = stop
+
+    def is_set(self) -> bool:
+        """Say whether either has come."""
+        return self.closing.is_set() or self._stop.is_set()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait for the closing, but not for longer."""
+        return self.closing.wait(timeout_s) or self._stop.is_set()
 
 
 def _filter(

@@ -18,7 +18,7 @@ FACES = (StateRuntime, AsyncStateRuntime)
 METHODS = sorted(
     name for name, _ in inspect.getmembers(StateRuntime, callable) if not name.startswith("_")
 )
-NOT_AWAITED = ("open", "before_closing")
+NOT_AWAITED = ("open", "before_closing", "watch")
 REFERENCE_METHODS = {
     "insert_log": ["entry"],
     "insert_logs": ["entries"],
@@ -86,6 +86,15 @@ def test_both_faces_have_the_same_methods_and_properties():
     assert properties[1] == ["blocking", *properties[0]]
 
 
+def test_a_watch_has_the_same_arguments_and_is_iterated_over_either_way():
+    ours, theirs = (inspect.signature(face.watch) for face in FACES)
+    assert ours.parameters == theirs.parameters
+    assert inspect.isasyncgenfunction(AsyncStateRuntime.watch)
+    assert str(theirs.return_annotation) == str(ours.return_annotation).replace(
+        "abc.Iterator", "abc.AsyncIterator"
+    )
+
+
 @pytest.mark.parametrize("name", [name for name in METHODS if name not in NOT_AWAITED])
 def test_a_method_has_the_same_signature_as_a_coroutine(name):
     ours, theirs = (getattr(face, name) for face in FACES)
@@ -97,7 +106,8 @@ def test_a_method_has_the_same_signature_as_a_coroutine(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["codex_home", "database", "database_system", "default_provider", "degraded", "is_closed"]
+    "name",
+    ["codex_home", "database", "database_system", "default_provider", "degraded", "is_closed"],
 )
 def test_a_property_has_the_same_type_in_both_faces(name):
     ours, theirs = (getattr(face, name).fget for face in FACES)

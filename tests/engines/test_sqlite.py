@@ -72,7 +72,10 @@ def test_a_lock_that_is_held_too_long_is_reported(engine, path, monkeypatch):
     monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_S", 0.01)
     other = SqliteEngine.open(path)
     with engine.write():
-        with pytest.raises(DatabaseBusyError, match=f"locked by process {os.getpid()} "), other.write():
+        with (
+            pytest.raises(DatabaseBusyError, match=f"locked by process {os.getpid()} "),
+            other.write(),
+        ):
             pass
     with other.write():
         pass

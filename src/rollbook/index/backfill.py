@@ -9,6 +9,7 @@ import os
 import threading
 import time
 from collections import Counter
+from collections.abc import Collection
 from contextlib import closing
 from pathlib import Path, PurePosixPath
 
@@ -23,10 +24,11 @@ from rollbook.rollout.layout import (
     list_rollouts,
     locate,
     parse_rollout_name,
+    stat_rollout,
 )
 from rollbook.rollout.session_index import read_names, stat_names
 from rollbook.store import files, threads
-from rollbook.store.engine import Engine
+from rollbook.store.engine import Engine, Transaction
 from rollbook.store.files import BackfillState, FileRow
 from rollbook.telemetry import BACKFILL_DURATION, BACKFILL_ROLLOUTS, ERRORS, count, measure
 
@@ -40,6 +42,9 @@ class Backfill:
 
     ``remove_missing`` takes threads out of the index whose rollout is gone from a root that is
     there.  ``stop`` ends the run early, at a point where everything stored is consistent.
+    ``paths`` limits it to some rollout paths, with ``names`` as they were read before; that is no
+    comparison of the whole home then.  ``changed`` and ``gone`` are the threads that were stored
+    and removed.
     """
 
     def __init__(
@@ -53,6 +58,8 @@ class Backfill:
         remove_missing: bool = True,
         progress: ProgressCallback | None = None,
         stop: threading.Event | None = None,
+        paths: Collection[str] | None = None,
+        names: dict[str, str] | None = None,
     ) -> None:
         self._engine = engine
         self._home = home
@@ -64,11 +71,14 @@ class Backfill:
         self._stop = stop or threading.Event()
         self._failures: list[RolloutFailure] = []
         self._names_state = stat_names(home)
-        self._names = self._read_names()
-        self._indexer = Indexer(engine, home, default_provider, self._names, rebuild=rebuild)
+        self._paths = paths
+        self.names = self._read_names() if names is None else names
+        self._indexer = Indexer(engine, home, default_provider, self.names, rebuild=rebuild)
         self._counts = {"indexed": 0, "unchanged": 0, "parse_errors": 0, "bytes_read": 0}
         self._moved: set[str] = set()  # rollout paths that were followed to another place
-        self._gone: list[str] = []  # those that were no longer there when they were to be read
+        self._lost: list[str] = []  # those that were no longer there when they were to be read
+        self.changed: set[str] = set()
+        self.gone: set[str] = set()
 
     def run(self) -> BackfillStats:
         """Do it; returns the counts.  The caller holds the lock that lets one process do this.
@@ -89,20 +99,21 @@ class Backfill:
         return stats
 
     def _run(self, started: float) -> BackfillStats:
-        listing = list_rollouts(self._home)
+        listing = self._listing()
         self._failures += listing.failures
         with self._engine.read() as tx:
-            known = files.get_all(tx)
+            known = self._known(tx)
             state = files.get_backfill_state(tx)
         changed = self._changed(listing, known)
         changed = self._follow_moves(changed, listing, known)
         self._read(self._jobs(changed, known))
-        if self._gone:
+        if self._lost:
             listing = self._look_again(listing, known)
         removed = 0
         if not self._stop.is_set():
             removed = self._remove(listing, known) if self._remove_missing else 0
-            self._finish(state)
+            if self._paths is None:
+                self._finish(state)
         return BackfillStats(
             scanned=self._counts["indexed"] + self._counts["unchanged"] + len(self._failures),
             removed=removed,
@@ -112,9 +123,22 @@ class Backfill:
             **self._counts,
         )
 
+    def _listing(self) -> HomeListing:
+        if self._paths is None:
+            return list_rollouts(self._home)
+        found = {path: stat_rollout(self._home, path) for path in self._paths}
+        roots = tuple(root for root in ROOTS if (self._home / root).is_dir())
+        return HomeListing({path: file for path, file in found.items() if file}, [], roots)
+
+    def _known(self, tx: Transaction) -> dict[str, FileRow]:
+        if self._paths is None:
+            return files.get_all(tx)
+        found = {path: files.get(tx, path) for path in self._paths}
+        return {path: row for path, row in found.items() if row}
+
     def _look_again(self, before: HomeListing, known: dict[str, FileRow]) -> HomeListing:
         """Find what was moved while we read: it is where nothing was before, or gone."""
-        now = list_rollouts(self._home)
+        now = self._listing()
         moved = [file for path, file in now.files.items() if path not in before.files]
         self._read(self._jobs(moved, known))
         return now
@@ -158,6 +182,8 @@ class Backfill:
                     self._indexer.move(tx, old, file)
                     self._moved.add(old.path)
                     self._counts["indexed"] += 1
+                    if old.thread_id is not None:
+                        self.changed.add(old.thread_id)
         return left
 
     def _jobs(self, changed: list[RolloutFile], known: dict[str, FileRow]) -> list[Job]:
@@ -205,19 +231,22 @@ class Backfill:
 
     def _count(self, job: Job, result: Result) -> None:
         if isinstance(result, Gone):
-            self._gone.append(job.file.path)
+            self._lost.append(job.file.path)
             return
         if isinstance(result, Failure):
             self._failures.append(RolloutFailure(job.file.path, result.message))
             return
         self._counts["indexed"] += 1
+        self.changed.add(result.extraction.outcome.metadata.id)
         self._counts["parse_errors"] += result.extraction.outcome.parse_errors
         self._counts["bytes_read"] += result.extraction.bytes_read
 
     def _remove(self, listing: HomeListing, known: dict[str, FileRow]) -> int:
         """Take out of the index what is gone from a root that was read through."""
-        with self._engine.read() as tx:
-            homeless = threads.without_rollout_file(tx, str(self._home))
+        homeless: list[tuple[str, str]] = []
+        if self._paths is None:
+            with self._engine.read() as tx:
+                homeless = threads.without_rollout_file(tx, str(self._home))
         gone_files = [
             row
             for path, row in known.items()
@@ -245,10 +274,13 @@ class Backfill:
                     composed.add(row.thread_id)
                 elif row.thread_id not in present:
                     threads.delete(tx, row.thread_id)
+                    self.gone.add(row.thread_id)
             for thread_id in gone_threads - present:
                 threads.delete(tx, thread_id)
+                self.gone.add(thread_id)
         for thread_id in composed:
             self._indexer.compose(thread_id)
+            self.changed.add(thread_id)
         return len(gone_files) + len(gone_threads - present)
 
     def _is_gone(self, path: str, listing: HomeListing) -> bool:
@@ -262,7 +294,7 @@ class Backfill:
                 before.session_index_size,
                 before.session_index_mtime_ns,
             ):
-                threads.set_names(tx, self._names)
+                threads.set_names(tx, self.names)
             files.set_backfill_state(
                 tx,
                 BackfillState(

@@ -46,6 +46,19 @@ class BackfillStats(msgspec.Struct, frozen=True, kw_only=True):
     failures: tuple[RolloutFailure, ...] = ()
 
 
+class WatchUpdate(msgspec.Struct, frozen=True, kw_only=True):
+    """What a watch has brought into the index at once: ids of threads, in order, and the counts.
+
+    ``changed`` threads were stored, ``removed`` ones are gone.  ``is_full`` says that the whole
+    home was compared.
+    """
+
+    changed: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    is_full: bool = False
+    stats: BackfillStats = BackfillStats()
+
+
 class SyncProgress(msgspec.Struct, frozen=True, kw_only=True):
     """How far a sync is: rollouts and their bytes, done and in all."""
 
