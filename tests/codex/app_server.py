@@ -99,6 +99,15 @@ class AppServer:
             else:
                 return message["result"]
 
+    def notification(self, method: str) -> dict[str, Any]:
+        """Wait for a notification of this kind; takes it and those before it."""
+        while True:
+            while self.notifications:
+                message = self.notifications.pop(0)
+                if message.get("method") == method:
+                    return message["params"]
+            self.notifications.append(self._next_message(method))
+
     def _send(self, message: Mapping[str, Any]) -> None:
         stdin = self._process.stdin
         assert stdin is not None
