@@ -1,7 +1,7 @@
 """Which processes hold a lock on a file, as far as the operating system tells: Linux does."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,6 +9,7 @@ _LOCKS = Path("/proc/locks")
 _PROCESSES = Path("/proc")
 _STOPPED = "Tt"
 _FIELDS = 8
+_LARGEST = (1 << 63) - 1
 
 
 class Holder(NamedTuple):
@@ -29,22 +30,56 @@ def holders_of(path: Path, byte: int | None = None, *, writing: bool = False) ->
     """
     try:
         status = path.stat()
+    except OSError:
+        return []
+    pids = {
+        lock.pid: None
+        for lock in _locks()
+        if lock.file == (status.st_dev, status.st_ino)
+        and (lock.is_exclusive or not writing)
+        and (byte is None or lock.start <= byte <= lock.end)
+    }
+    return list(map(_holder, pids))
+
+
+def writers_below(directory: Path) -> dict[int, Holder]:
+    """Find, by inode, who holds files of a directory's file system for themselves alone."""
+    try:
+        device = directory.stat().st_dev
+    except OSError:
+        return {}
+    return {
+        lock.file[1]: _holder(lock.pid)
+        for lock in _locks()
+        if lock.is_exclusive and lock.file[0] == device
+    }
+
+
+class _Lock(NamedTuple):
+    file: tuple[int, int]
+    pid: int
+    is_exclusive: bool
+    start: int
+    end: int
+
+
+def _locks() -> Iterator[_Lock]:
+    try:
         lines = _LOCKS.read_text("ascii").splitlines()
     except (OSError, ValueError):
-        return []
-    device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}"
-    wanted = f"{device}:{status.st_ino}"
-    found: dict[int, Holder] = {}
+        return
     for line in lines:
-        # "1: POSIX  ADVISORY  WRITE 4711 fe:00:2197345 120 120"; who waits has an arrow
+        # Such as: 1: POSIX  ADVISORY  WRITE 4711 fe:00:2197345 120 120
         fields = line.split()
-        if len(fields) != _FIELDS or fields[5] != wanted or (writing and fields[3] != "WRITE"):
-            continue
-        start, end = int(fields[6]), None if fields[7] == "EOF" else int(fields[7])
-        if byte is None or (start <= byte and (end is None or byte <= end)):
-            pid = int(fields[4])
-            found[pid] = _holder(pid)
-    return list(found.values())
+        if len(fields) == _FIELDS:  # who waits has an arrow in front
+            major, minor, inode = fields[5].split(":")
+            yield _Lock(
+                (os.makedev(int(major, 16), int(minor, 16)), int(inode)),
+                int(fields[4]),
+                fields[3] == "WRITE",
+                int(fields[6]),
+                _LARGEST if fields[7] == "EOF" else int(fields[7]),
+            )
 
 
 def described(holders: Iterable[Holder]) -> str:

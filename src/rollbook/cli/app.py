@@ -9,6 +9,7 @@ from click.shell_completion import get_completion_class
 
 from rollbook.cli import render
 from rollbook.cli.archive import archive_command, unarchive_command
+from rollbook.cli.doctor import doctor_command
 from rollbook.cli.list import list_command
 from rollbook.cli.logs import logs_command
 from rollbook.cli.options import Settings, add_options
@@ -33,6 +34,7 @@ def cli(context: click.Context, home: str | None, database: str | None, as_json:
     rollbook sync          index the home, or what is new in it
     rollbook list          the newest threads
     rollbook show ID       one thread; any unambiguous beginning of its id will do
+    rollbook doctor        what state the home is in
 
     \b
     Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 busy, 5 damaged.
@@ -66,6 +68,7 @@ for command in (
     archive_command,
     unarchive_command,
     logs_command,
+    doctor_command,
     completion_command,
 ):
     cli.add_command(command)

@@ -57,7 +57,7 @@ def run_sync(
     Errors: DatabaseBusyError while another process is at it, unless one is to ``wait`` for it.
     """
     sync = partial(state.sync, jobs=jobs, rebuild=rebuild)
-    with _progress_bar() as progress:
+    with progress_bar() as progress:
         try:
             stats = sync(progress=progress, wait_s=0)
         except DatabaseBusyError as busy:
@@ -112,7 +112,8 @@ def _update_line(update: WatchUpdate) -> str:
 
 
 @contextmanager
-def _progress_bar() -> Iterator[ProgressCallback | None]:
+def progress_bar() -> Iterator[ProgressCallback | None]:
+    """Show how far a sync is, on a terminal."""
     if not sys.stderr.isatty():
         yield None
         return

@@ -147,7 +147,7 @@ class Backfill:
         changed = []
         for path, file in listing.files.items():
             row = known.get(path)
-            if self._rebuild or row is None or not _is_same(row, file) or is_ahead(row, file):
+            if self._rebuild or row is None or not is_same(row, file) or is_ahead(row, file):
                 changed.append(file)
             elif row.error is not None:
                 self._failures.append(RolloutFailure(path, row.error))
@@ -305,7 +305,8 @@ class Backfill:
             )
 
 
-def _is_same(row: FileRow, file: RolloutFile) -> bool:
+def is_same(row: FileRow, file: RolloutFile) -> bool:
+    """Say whether a rollout looks as it did when it was last read."""
     return (row.size, row.mtime_ns, row.inode, row.compressed) == (
         file.size,
         file.mtime_ns,

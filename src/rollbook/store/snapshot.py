@@ -7,14 +7,20 @@ from typing import TypeVar
 from urllib.parse import quote
 
 import apsw
+import msgspec
 
 from rollbook.errors import DatabaseBusyError, DatabaseDamagedError, DatabaseError
+from rollbook.store.engine import Row
 from rollbook.store.sqlite import opening
 from rollbook.store.sqlite_errors import BUSY, busy, translated
 from rollbook.store.sqlite_transaction import SqliteTransaction
 
 _WAIT_S = 5.0
 _ATTEMPTS = 10
+_COUNTS = {  # of the tables that agents and Rollbook have; of logs about, as there may be millions
+    "threads": "SELECT count(*) FROM threads",
+    "logs": "SELECT coalesce(max(id) - min(id) + 1, 0) FROM logs",
+}
 _FLAGS = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
 _HINT = "the program that owns it has to repair it; Rollbook only reads it"
 _Result = TypeVar("_Result")
@@ -75,3 +81,51 @@ class Snapshot:
                 f"the database {self.path} can't be read: {error.strerror}"
             ) from error
         return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+class Examination(msgspec.Struct, frozen=True):
+    """What a look at a database file shows; ``integrity`` is "ok", or what is wrong, or empty.
+
+    Empty where there was no time to look at all of it.  Sizes are in bytes.
+    """
+
+    application_id: int
+    page_bytes: int
+    file_bytes: int
+    wal_bytes: int
+    versions: tuple[int, ...]
+    rows: dict[str, int]
+    integrity: str
+
+
+def examine(path: Path, within_s: float | None) -> Examination:
+    """Look at a database file without changing it: its form, how much is in it, its integrity.
+
+    Errors: as :meth:`Snapshot.read`.
+    """
+
+    def look(tx: SqliteTransaction) -> Examination:
+        present = {name for (name,) in tx.query("SELECT name FROM sqlite_schema")}
+        versions: list[Row] = []
+        if "schema_migrations" in present:
+            versions = tx.query("SELECT version FROM schema_migrations ORDER BY version")
+        return Examination(
+            application_id=tx.query("PRAGMA application_id")[0][0],
+            page_bytes=tx.query("PRAGMA page_size")[0][0],
+            file_bytes=path.stat().st_size,
+            wal_bytes=_size(path.with_name(path.name + "-wal")),
+            versions=tuple(version for (version,) in versions),
+            rows={
+                name: tx.query(count)[0][0] for name, count in _COUNTS.items() if name in present
+            },
+            integrity=tx.integrity(within_s),
+        )
+
+    return Snapshot(path).read(look)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

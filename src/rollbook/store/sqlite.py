@@ -51,7 +51,6 @@ _AT_ONCE = 20
 _SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.00005, 0.005
 
 _VERIFY_AT_MOST_S = 2.0
-_STEPS_BETWEEN_LOOKS = 10_000  # of SQLite's, at the clock
 _HEADER_BYTES = 100
 _MAGIC = b"SQLite format 3\0"
 _MARK = slice(68, 72)
@@ -412,18 +411,10 @@ class SqliteEngine:
 
     def _verify(self, lent: _Lent) -> None:
         """Look a file through that a crash, or somebody else, has left; not for long."""
-        connection = lent.connection
-        deadline = time.monotonic() + _VERIFY_AT_MOST_S
-        connection.set_progress_handler(lambda: time.monotonic() > deadline, _STEPS_BETWEEN_LOOKS)
         with self._told_of(lent.identity):
-            try:
-                found = connection.execute("PRAGMA integrity_check(1)").fetchall()
-            except apsw.InterruptError:
-                return
-            finally:
-                connection.set_progress_handler(None)
-            if found != [("ok",)]:
-                raise self._damaged(str(found[0][0]))
+            found = SqliteTransaction(lent.connection).integrity(_VERIFY_AT_MOST_S)
+            if found not in {"ok", ""}:
+                raise self._damaged(found)
 
     def _refuse_foreign(self) -> None:
         """Look at a file that Rollbook has never had open, and leave it alone if it isn't ours."""

@@ -1,5 +1,6 @@
 """Statements on one SQLite connection; see :class:`rollbook.store.engine.Transaction`."""
 
+import time
 from collections.abc import Iterable, Sequence
 from functools import cache
 from itertools import chain
@@ -10,6 +11,7 @@ import msgspec
 from rollbook.store.engine import Parameters, Row
 
 _MOST_ROWS = 64  # in one statement
+_STEPS_BETWEEN_LOOKS = 10_000  # of SQLite's, at the clock
 
 
 @cache
@@ -70,3 +72,17 @@ class SqliteTransaction:
     def script(self, sql: str) -> None:
         """Run several statements."""
         self._connection.execute(sql).fetchall()
+
+    def integrity(self, within_s: float | None = None) -> str:
+        """Have SQLite look the file through: "ok", or what is wrong; empty if time ran out."""
+        deadline = None if within_s is None else time.monotonic() + within_s
+        if deadline is not None:
+            self._connection.set_progress_handler(
+                lambda: time.monotonic() > deadline, _STEPS_BETWEEN_LOOKS
+            )
+        try:
+            return str(self._connection.execute("PRAGMA integrity_check(1)").fetchall()[0][0])
+        except apsw.InterruptError:
+            return ""
+        finally:
+            self._connection.set_progress_handler(None)
