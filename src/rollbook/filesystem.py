@@ -1,6 +1,11 @@
-"""What kind of file system a path is on: on some, locks and shared memory can't be relied on."""
+"""Files and directories as Rollbook opens and makes them, and what kind of file system they are on.
 
+On some kinds, locks and shared memory can't be relied on.
+"""
+
+import errno
 import os
+import stat
 from pathlib import Path
 
 FORCED = "ROLLBOOK_NETWORK_FILES"  # 1: take every file system for one of a network
@@ -16,6 +21,38 @@ _NETWORK_KINDS = frozenset(
         *("fuse.vmhgfs-fuse",),
     )
 )
+
+
+def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
+    """Open what is a regular file itself, for good: no link, no directory, nothing one waits for.
+
+    What was looked at before may have been replaced since.  Errors: OSError.
+    """
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    return descriptor
+
+
+def make_private(directory: Path) -> None:
+    """Make a directory, and those above it, where they are missing: for the user alone.
+
+    They outlast a power cut.  Errors: OSError.
+    """
+    if not directory.is_dir():
+        make_private(directory.parent)
+        directory.mkdir(mode=0o700, exist_ok=True)
+        sync_directory(directory.parent)
+
+
+def sync_directory(directory: Path) -> None:
+    """Have the names in a directory outlast a power cut.  Errors: OSError."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def kind_of(path: Path) -> str:

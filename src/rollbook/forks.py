@@ -1,17 +1,33 @@
-"""What a fork needs: things finished before it, held still during it, made anew in the child."""
+"""Threads of our own; and what a fork needs of them.
 
+Things are finished before a fork, held still during it, and made anew in the child.
+"""
+
+import logging
 import os
 import threading
 import weakref
 from collections.abc import Callable
 from typing import Any
 
+_log = logging.getLogger(__name__)
 _Calls = list["weakref.WeakMethod[Callable[[], None]]"]
 _finish: _Calls = []
 _hold: _Calls = []
 _release: _Calls = []
 _renew: _Calls = []
 _abandoned: list[Any] = []
+
+
+def started(run: Callable[..., None], *arguments: Any, name: str) -> threading.Thread | None:
+    """Start a thread that doesn't keep the program alive; None where no more can be had."""
+    thread = threading.Thread(target=run, args=arguments, name=name, daemon=True)
+    try:
+        thread.start()
+    except RuntimeError as error:
+        _log.warning("the thread %s can't be started: %s", name, error)
+        return None
+    return thread
 
 
 def finish_before_fork(finish: Callable[[], None]) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 from rollbook import telemetry
 from rollbook.aio import AsyncStateRuntime
 from rollbook.errors import RollbookError, UsageError
-from rollbook.forks import finish_before_fork, renew_after_fork
+from rollbook.forks import finish_before_fork, renew_after_fork, started
 from rollbook.model.log import LogEntry
 from rollbook.runtime import StateRuntime
 
@@ -158,10 +158,10 @@ class RollbookHandler(logging.Handler):
     def _start_writer(self) -> None:
         with self._starting:
             if self._writer is None and not self._is_closed:
-                writer = threading.Thread(target=self._run, name="rollbook-log-writer", daemon=True)
-                writer.start()
-                self._writer = writer
-                if "multiprocessing.util" in sys.modules:
+                self._writer = started(self._run, name="rollbook-log-writer")
+                if self._writer is None:
+                    self._some_wait.clear()  # the next record tries again
+                elif "multiprocessing.util" in sys.modules:
                     # The processes that it forks end without Python's exit hooks.
                     from multiprocessing.util import Finalize
 

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import uuid
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -16,8 +17,9 @@ from pathlib import Path
 import apsw
 import pytest
 
-from rollbook import SortKey, StateRuntime
+from rollbook import RolloutRecorder, SortKey, StateRuntime
 from rollbook.errors import RollbookError
+from rollbook.rollout.history import read_items
 from rollbook.testing import make_thread, session_meta, user_message, write_rollout
 
 ID = "11111111-1111-4111-8111-111111111111"
@@ -34,17 +36,22 @@ from rollbook import RolloutRecorder, StateRuntime, ThreadMetadataBuilder
 from rollbook.errors import RollbookError
 from rollbook.testing import make_thread
 
-home, thread_id, path, wanted = Path(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4:]
+home, thread_id, wanted = Path(sys.argv[1]), sys.argv[2], sys.argv[4:]
 EVENTS = {"open", "os.chmod", "os.chown", "os.link", "os.listdir", "os.mkdir", "os.remove",
           "os.rename", "os.rmdir", "os.scandir", "os.symlink", "os.truncate", "os.utime"}
-OURS = tuple({str(home), sys.prefix, sys.base_prefix, os.path.realpath(sys.base_prefix), *sys.path} - {""})
+OURS = {str(home), sys.prefix, sys.base_prefix, os.path.realpath(sys.base_prefix), *sys.path}
+OURS = tuple(OURS - {""}) + ("/proc/",)  # there the system tells of itself
 foreign, is_listening = [], True
 
 def listen(event, arguments):
     if is_listening and event in EVENTS:
         for argument in arguments[: 2 if event in ("os.link", "os.rename", "os.symlink") else 1]:
             if isinstance(argument, str | bytes | os.PathLike):
-                real = os.path.realpath(os.fsdecode(argument))
+                real = os.fsdecode(argument)
+                if event == "open" and arguments[2] & os.O_NOFOLLOW:  # its last part isn't followed
+                    real = os.path.join(os.path.realpath(os.path.dirname(real)), os.path.basename(real))
+                else:
+                    real = os.path.realpath(real)
                 if not real.startswith(OURS) and real != os.devnull:
                     foreign.append([event, real])
 
@@ -56,7 +63,7 @@ def recorded(make):
         recorder.record_items([{"type": "event_msg", "payload": {"type": "agent_message", "message": "x"}}])
         return [str(item.payload) for item in recorder.history]
 
-def operations(state):
+def operations(state, path):
     yield "get_thread", lambda: state.get_thread(thread_id)
     yield "get_dynamic_tools", lambda: state.get_dynamic_tools(thread_id)
     yield "find_rollout_path_by_id", lambda: state.find_rollout_path_by_id(thread_id)
@@ -77,28 +84,32 @@ def operations(state):
 
 sys.addaudithook(listen)
 with StateRuntime.open(home, backfill=False) as state:
-    for name, operation in operations(state):
-        if wanted and name not in wanted:
-            continue
-        if path:
-            state.upsert_thread(make_thread(home, id=thread_id, rollout_path=path))
-        foreign.clear()
-        error = None
-        try:
-            result = operation()
-        except RollbookError as raised:
-            result = str(raised)
-        except Exception as raised:
-            result, error = "", repr(raised)[:200]
-        print(json.dumps([name, error, foreign, str(result)]))
+    for path in json.loads(sys.argv[3]):
+        for name, operation in operations(state, path):
+            if wanted and name not in wanted:
+                continue
+            if path:
+                state.upsert_thread(make_thread(home, id=thread_id, rollout_path=path))
+            foreign.clear()
+            error = None
+            try:
+                result = operation()
+            except RollbookError as raised:
+                result = str(raised)
+            except Exception as raised:
+                result, error = "", repr(raised)[:200]
+            print(json.dumps([f"{name} {path[-40:]}", error, foreign, str(result)]))
 is_listening = False
 """
 
 
-def run(home: Path, *wanted: str, path: Path | str = "", thread_id: str = ID) -> list[list]:
-    """Run operations; returns name, undocumented error, foreign paths and result of each."""
+def run(home: Path, *wanted: str, paths: Sequence[str] = ("",), thread_id: str = ID) -> list[list]:
+    """Run operations, for each path that a row may have; "" for no such row.
+
+    Returns name, undocumented error, foreign paths and result of each.
+    """
     done = subprocess.run(
-        [sys.executable, "-c", OPERATIONS, home, thread_id, str(path), *wanted],
+        [sys.executable, "-c", OPERATIONS, home, thread_id, json.dumps(paths), *wanted],
         capture_output=True,
         text=True,
         check=False,
@@ -132,6 +143,12 @@ def outside(home):
 
 
 @pytest.fixture
+def some(rng, times):
+    """Choose so many of what there is in a quick run, and all of it in a whole one."""
+    return lambda count, found: rng.sample(found, times(min(count, len(found)), len(found)))
+
+
+@pytest.fixture
 def other(home) -> Path:
     """Another rollout of the home, which must be there whatever happens beside it."""
     return write_rollout(home, OTHER, [session_meta(OTHER), user_message("All is well")])
@@ -147,46 +164,45 @@ def assert_others_are_listed(home: Path) -> None:
 # Rows: whatever path a row has, it isn't the way out of the home.
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        "/etc/passwd",
-        "{outside}/secret.jsonl",
-        "{home}/../outside/secret.jsonl",
-        "{home}/sessions/../../outside/secret.jsonl",
-        "../outside/secret.jsonl",
-        "sessions/../../outside/secret.jsonl",
-        "{home}/sessions/link/secret.jsonl",
-        "{home}/sessions/link/" + NAME,
-        "{home}/sessions/secret.jsonl",
-        "{home}//etc/passwd",
-        "/",
-        "//",
-        ".",
-        "{home}",
-        "{home}/sessions",
-        "a\0b",
-        "\ud800",
-        "a\nb",
-        "{home}/sessions/" + "x" * 255,
-        "{home}/sessions/" + "x" * 300,
-        "{home}/" + "x/" * 3000,
-    ],
-    ids=lambda path: repr(path[:40]),
+PATHS = (
+    "/etc/passwd",
+    "{outside}/secret.jsonl",
+    "{home}/../outside/secret.jsonl",
+    "{home}/sessions/../../outside/secret.jsonl",
+    "../outside/secret.jsonl",
+    "sessions/../../outside/secret.jsonl",
+    "{home}/sessions/link/secret.jsonl",
+    "{home}/sessions/link/" + NAME,
+    "{home}/sessions/secret.jsonl",
+    "{home}//etc/passwd",
+    "/",
+    "//",
+    ".",
+    "{home}",
+    "{home}/sessions",
+    "a\0b",
+    "\ud800",
+    "a\nb",
+    "{home}/sessions/" + "x" * 255,
+    "{home}/sessions/" + "x" * 300,
+    "{home}/" + "x/" * 3000,
 )
-def test_a_path_in_a_row_leads_nowhere_else(home, outside, other, path):
+
+
+def test_a_path_in_a_row_leads_nowhere_else(home, outside, other):
     (home / "sessions" / "link").symlink_to(outside)
     (home / "sessions" / "secret.jsonl").symlink_to(outside / "secret.jsonl")
-    path = path.format(home=home, outside=outside)
-    if "\0" not in path and "\ud800" not in path:
-        assert_stayed_inside(run(home, path=path))
-    with StateRuntime.open(home, backfill=False) as state:
-        state.upsert_thread(make_thread(home, id=ID, rollout_path=path))
-        for operation in (state.get_thread, state.get_dynamic_tools, state.archive_thread):
-            with suppress(RollbookError):
-                operation(ID)
-        state.sync()
+    paths = [path.format(home=home, outside=outside) for path in PATHS]
+    assert_stayed_inside(run(home, paths=paths))
     assert_others_are_listed(home)
+    with StateRuntime.open(home, backfill=False) as state:
+        for path in paths:
+            state.upsert_thread(make_thread(home, id=ID, rollout_path=path))
+            for operation in (state.get_thread, state.get_dynamic_tools, state.archive_thread):
+                with suppress(RollbookError):
+                    operation(ID)
+            state.sync()
+            assert_others_are_listed(home)
 
 
 def test_a_path_in_the_list_of_files_leads_nowhere_else(home, outside, other):
@@ -209,7 +225,7 @@ def test_a_linked_directory_of_a_day_is_not_the_way_out(home, outside, other):
     day = home / "sessions/2026/01/28"
     day.symlink_to(outside)
     assert_stayed_inside(run(home))
-    assert_stayed_inside(run(home, "reconcile_rollout", path=day / NAME))
+    assert_stayed_inside(run(home, "reconcile_rollout", paths=[str(day / NAME)]))
     assert_others_are_listed(home)
 
 
@@ -234,6 +250,25 @@ def test_nothing_is_moved_through_a_linked_directory(home, outside, other):
     outcomes = run(home, "unarchive_thread")
     assert not (outside / "01").exists()
     assert_stayed_inside(outcomes)
+
+
+@pytest.mark.parametrize("linked", ["", "sessions", "archived_sessions"])
+def test_a_home_and_its_roots_may_be_links(tmp_path, linked):
+    disk, home = tmp_path / "disk", tmp_path / "home"
+    disk.mkdir()
+    if linked:
+        home.mkdir()
+    (home / linked).symlink_to(disk)
+    write_rollout(home, ID, [session_meta(ID, recorder="rollbook/0"), user_message("Hi")])
+    with StateRuntime.open(home, backfill=False) as state:
+        assert state.get_thread(ID).title == "Hi"
+        with RolloutRecorder.create(state), RolloutRecorder.fork(state, ID):
+            pass
+        assert state.archive_thread(ID).archived_at
+        assert not state.unarchive_thread(ID).archived_at
+        with RolloutRecorder.resume(state, ID) as recorder:
+            assert len(recorder.history) == 2
+        assert state.sync(rebuild=True).indexed == 3
 
 
 def make_link(path: Path, outside: Path) -> None:
@@ -262,17 +297,24 @@ def make_device(path: Path, _outside: Path) -> None:
 THINGS = [make_link, make_loop, make_fifo, make_directory, make_device]
 
 
+def write_home_with(name: str, home: Path) -> Path:
+    """Write a home of two rollouts, one of them with this name, that of :data:`ID`; returns that."""
+    write_rollout(home, OTHER, [session_meta(OTHER), user_message("All is well")])
+    path = write_rollout(home, ID, [session_meta(ID, recorder="rollbook/0"), user_message("Hi")])
+    return path.rename(path.with_name(name))
+
+
 @pytest.mark.parametrize("make", THINGS)
-@pytest.mark.parametrize("name", [NAME, "rollout-nameless.jsonl"])
-def test_a_rollout_replaced_by_something_else_is_left_alone(home, outside, other, make, name):
-    path = other.with_name(name)
-    path.write_bytes(session_meta(ID, recorder="rollbook/0") + b"\n" + user_message("Hi") + b"\n")
-    assert_stayed_inside(run(home, "sync"))
-    path.unlink()
-    make(path, outside)
-    assert_stayed_inside(run(home))
-    assert os.path.lexists(path)
-    assert_others_are_listed(home)
+def test_a_rollout_replaced_by_something_else_is_left_alone(home, outside, some, make):
+    for number, name in enumerate(some(1, [NAME, "rollout-nameless.jsonl"])):
+        place = home.parent / f"home-{number}"
+        path = write_home_with(name, place)
+        assert_stayed_inside(run(place, "sync"))
+        path.unlink()
+        make(path, outside)
+        assert_stayed_inside(run(place))
+        assert os.path.lexists(path)
+        assert_others_are_listed(place)
 
 
 READ_STALE = """
@@ -287,26 +329,24 @@ home, path = Path(sys.argv[1]), Path(sys.argv[2])
 file = stat_rollout(home, path.relative_to(home).as_posix())
 path.unlink()
 {make}(path, Path(sys.argv[3]))
-try:
-    print({action})
-except RolloutError as error:
-    print("refused:", error)
+for action in (
+    lambda: extract(home, file, "mock"),
+    lambda: read_thread_id(home, file),
+    lambda: read_dynamic_tools(home, file, ID),
+    lambda: RolloutWriter.open(path).append(b"more"),
+    lambda: is_in_use(path),
+):
+    try:
+        print("done:", action())
+    except (RolloutError, OSError) as error:
+        print("refused:", error)
 """
 
 
 @pytest.mark.parametrize("make", THINGS)
-@pytest.mark.parametrize(
-    "action",
-    [
-        "extract(home, file, 'mock')",
-        "read_thread_id(home, file)",
-        "read_dynamic_tools(home, file, ID)",
-        "RolloutWriter.open(path).append(b'more')",
-    ],
-)
-def test_a_rollout_replaced_between_look_and_open_is_refused(home, outside, make, action):
+def test_a_rollout_replaced_between_look_and_open_is_refused(home, outside, make):
     path = write_rollout(home, ID, [session_meta(ID), user_message("Hi")])
-    program = READ_STALE.format(make=make.__name__, action=action)
+    program = READ_STALE.format(make=make.__name__)
     done = subprocess.run(
         [sys.executable, "-c", program, home, path, outside],
         capture_output=True,
@@ -315,7 +355,8 @@ def test_a_rollout_replaced_between_look_and_open_is_refused(home, outside, make
         timeout=HANGS_AFTER_S,
         cwd=Path(__file__).parents[2],
     )
-    assert done.stdout.startswith("refused:"), done.stdout + done.stderr
+    answers = [line.partition(":")[0] for line in done.stdout.splitlines()]
+    assert answers == ["refused"] * 5, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("make", THINGS)
@@ -340,32 +381,32 @@ def test_links_that_lead_in_circles_end(home, outside, other):
 # Names
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "rollout-...jsonl",
-        "rollout-..\\..\\outside\\secret.jsonl",
-        "rollout-\n{id}\n.jsonl",
-        f"rollout-2026-01-27T12-34-56-{ID}_...jsonl",
-        f"rollout-2026-01-27T12-34-56-{ID}_\x1b[31m\r.jsonl",
-        f"rollout-2026-01-27T12-34-56-{ID}.jsonl.zst.jsonl",
-        "rollout-%2e%2e%2foutside%2fsecret.jsonl",
-        "rollout-" + "x" * 241 + ".jsonl",
-        f"rollout-2026-01-27T12-34-56-{ID}_" + "x" * 185 + ".jsonl",
-        "rollout-9999-99-99T99-99-99-" + ID + ".jsonl",
-    ],
-    ids=lambda name: repr(name[:45]),
-)
-def test_a_name_is_only_a_name(home, outside, other, name):
-    path = other.with_name(name)
-    path.write_bytes(session_meta(ID, recorder="rollbook/0") + b"\n" + user_message("Hi") + b"\n")
-    assert_stayed_inside(run(home, "sync"))
-    assert_stayed_inside(run(home))
-    for left in (home / "sessions").rglob(name), (home / "archived_sessions").rglob(name):
-        for found in left:
-            found.unlink()
-    assert_stayed_inside(run(home, "sync", "get_thread", "rollout_exists", "rebuild"))
-    assert_others_are_listed(home)
+NAMES = [
+    "rollout-...jsonl",
+    "rollout-..\\..\\outside\\secret.jsonl",
+    "rollout-\n{id}\n.jsonl",
+    f"rollout-2026-01-27T12-34-56-{ID}_...jsonl",
+    f"rollout-2026-01-27T12-34-56-{ID}_\x1b[31m\r.jsonl",
+    f"rollout-2026-01-27T12-34-56-{ID}.jsonl.zst.jsonl",
+    "rollout-%2e%2e%2foutside%2fsecret.jsonl",
+    "rollout-" + "x" * 241 + ".jsonl",
+    f"rollout-2026-01-27T12-34-56-{ID}_" + "x" * 184 + ".jsonl",
+    "rollout-9999-99-99T99-99-99-" + ID + ".jsonl",
+]
+
+
+def test_a_name_is_only_a_name(home, outside, some):
+    for number, name in enumerate(some(3, NAMES)):
+        place = home.parent / f"home-{number}"
+        write_home_with(name, place)
+        assert_stayed_inside(run(place, "sync"))
+        assert_stayed_inside(run(place))
+        for root in ("sessions", "archived_sessions"):
+            for found in (place / root).rglob("*"):
+                if found.name == name:
+                    found.unlink()
+        assert_stayed_inside(run(place, "sync", "get_thread", "rollout_exists", "rebuild"))
+        assert_others_are_listed(place)
 
 
 # What a rollout says
@@ -399,6 +440,12 @@ def test_what_a_rollout_says_opens_nothing(home, outside, other, text):
     assert_others_are_listed(home)
 
 
+def test_a_fork_of_less_than_nothing_has_nothing_of_its_parent(home, other):
+    base = {"thread_id": OTHER, "end_byte_offset": -1}
+    write_rollout(home, ID, [session_meta(ID, history_base=base), user_message("Mine")])
+    assert [item.kind for item in read_items(home, ID)] == ["", "user_message"]
+
+
 @pytest.mark.parametrize("text", ["/etc/passwd", "../outside/secret", "..", f"../{ID}", "\0"])
 def test_an_id_that_is_a_path_is_no_id(home, outside, other, text):
     write_rollout(home, ID, [session_meta(text), user_message("Hi")])
@@ -425,19 +472,32 @@ INTEGERS |= {"year_10000": "253402300800", "year_0": "-62135596801"}
 OF_TYPE = {"TEXT": TEXTS, "INTEGER": INTEGERS}
 
 
-def impossible_values(table: str) -> list:
-    """Each column of a table, with each value that it takes and should not hold."""
+def columns_of(table: str) -> list[tuple[str, str]]:
+    """Name and type of each column of a table."""
     connection = apsw.Connection(":memory:")
     migrations = Path(__file__).parents[2] / "src/rollbook/store/migrations/sqlite/state"
     for file in sorted(migrations.glob("*.sql")):
         connection.execute(file.read_text("utf-8")).fetchall()
     columns = connection.execute(f"SELECT name, type FROM pragma_table_info('{table}')").fetchall()
     connection.close()
-    return [
-        pytest.param(column, value, id=f"{column}-{name}")
-        for column, kind in columns
-        for name, value in OF_TYPE.get(kind, {}).items()
-    ]
+    return columns
+
+
+VALUES = [
+    pytest.param(kind, value, id=f"{kind}-{name}")
+    for kind, values in OF_TYPE.items()
+    for name, value in values.items()
+]
+
+
+@pytest.fixture
+def some_columns(some):
+    """Choose columns of a table that are of a type."""
+
+    def choose(table: str, kind: str) -> list[str]:
+        return some(2, [column for column, its_kind in columns_of(table) if its_kind == kind])
+
+    return choose
 
 
 FILTERS = (
@@ -464,60 +524,68 @@ def three_threads(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def changeable(three_threads, tmp_path) -> Path:
-    """A synced home of three threads."""
-    home = tmp_path / "changeable"
-    subprocess.run(["cp", "-Rp", three_threads, home], check=True)
-    with StateRuntime.open(home, backfill=False) as state:
-        state.sync()  # other inodes
-    return home
+def changeable(three_threads, tmp_path):
+    """Make synced homes of three threads."""
+
+    def make(name: str) -> Path:
+        home = tmp_path / name
+        subprocess.run(["cp", "-Rp", three_threads, home], check=True)
+        with StateRuntime.open(home, backfill=False) as state:
+            state.sync()  # other inodes
+        return home
+
+    return make
 
 
-@pytest.mark.parametrize(("column", "value"), impossible_values("threads"))
-def test_an_impossible_value_in_a_row_hides_no_other_thread(changeable, column, value):
-    change(changeable, f"UPDATE threads SET {column} = {value} WHERE id = '{ID}'")
-    with StateRuntime.open(changeable, backfill=False) as state:
-        for sort_key in SortKey:
-            for filters in FILTERS:
-                page = state.list_threads(99, None, sort_key, **filters)
-                assert len({thread.id for thread in page.items} - {ID}) >= 2
-                ids = state.list_thread_ids(99, None, sort_key, **filters)
-                assert len(set(ids) - {ID}) >= 2
-        for read in (state.get_thread, state.get_dynamic_tools, state.find_rollout_path_by_id):
+@pytest.mark.parametrize(("kind", "value"), VALUES)
+def test_an_impossible_value_in_a_row_hides_no_other_thread(changeable, some_columns, kind, value):
+    for column in some_columns("threads", kind):
+        home = changeable(column)
+        change(home, f"UPDATE threads SET {column} = {value} WHERE id = '{ID}'")
+        with StateRuntime.open(home, backfill=False) as state:
+            for sort_key in SortKey:
+                for filters in FILTERS:
+                    page = state.list_threads(99, None, sort_key, **filters)
+                    assert len({thread.id for thread in page.items} - {ID}) >= 2, column
+                    ids = state.list_thread_ids(99, None, sort_key, **filters)
+                    assert len(set(ids) - {ID}) >= 2, column
+            for read in (state.get_thread, state.get_dynamic_tools, state.find_rollout_path_by_id):
+                with suppress(RollbookError):
+                    read(ID)
+            state.sync()
+            state.sync(rebuild=True)
+            assert state.get_thread(ID).title == "All is well", column
+            assert len(state.list_threads(99).items) >= 3, column
+
+
+@pytest.mark.parametrize(("kind", "value"), VALUES)
+def test_an_impossible_value_in_a_tool_costs_no_more_than_the_tools(
+    changeable, some_columns, kind, value
+):
+    for column in some_columns("thread_dynamic_tools", kind):
+        home = changeable(column)
+        change(home, f"UPDATE thread_dynamic_tools SET {column} = {value} WHERE thread_id = '{ID}'")
+        with StateRuntime.open(home, backfill=False) as state:
             with suppress(RollbookError):
-                read(ID)
-        state.sync()
-        state.sync(rebuild=True)
-        assert state.get_thread(ID).title == "All is well"
-        assert len(state.list_threads(99).items) >= 3
+                state.get_dynamic_tools(ID)
+            assert [tool.name for tool in state.get_dynamic_tools(OTHER)] == ["a"], column
+            state.sync(rebuild=True)
+            assert [tool.name for tool in state.get_dynamic_tools(ID)] == ["a"], column
 
 
-@pytest.mark.parametrize(("column", "value"), impossible_values("thread_dynamic_tools"))
-def test_an_impossible_value_in_a_tool_costs_no_more_than_the_tools(changeable, column, value):
-    if column == "thread_id":
-        change(changeable, "PRAGMA foreign_keys = OFF")
-    change(
-        changeable, f"UPDATE thread_dynamic_tools SET {column} = {value} WHERE thread_id = '{ID}'"
-    )
-    with StateRuntime.open(changeable, backfill=False) as state:
-        with suppress(RollbookError):
-            state.get_dynamic_tools(ID)
-        assert [tool.name for tool in state.get_dynamic_tools(OTHER)] == ["a"]
-        state.sync(rebuild=True)
-        assert [tool.name for tool in state.get_dynamic_tools(ID)] == ["a"]
-
-
-@pytest.mark.parametrize(("column", "value"), impossible_values("rollout_files"))
-def test_an_impossible_value_of_a_file_is_mended_by_a_sync(changeable, column, value):
-    change(changeable, f"UPDATE rollout_files SET {column} = {value} WHERE thread_id = '{ID}'")
-    path = next((changeable / "sessions").rglob(f"*{ID}*"))
-    with path.open("ab") as file:
-        file.write(
-            b'{"timestamp":"2026-01-27T12:34:58.000Z","type":"event_msg","payload":'
-            b'{"type":"thread_name_updated","thread_name":"New"}}\n'
-        )
-    with StateRuntime.open(changeable, backfill=False) as state:
-        state.sync()
-        state.sync()
-        assert state.get_thread(ID).name == "New"
-        assert len(state.list_threads(99).items) == 3
+@pytest.mark.parametrize(("kind", "value"), VALUES)
+def test_an_impossible_value_of_a_file_is_mended_by_a_sync(changeable, some_columns, kind, value):
+    for column in some_columns("rollout_files", kind):
+        home = changeable(column)
+        change(home, f"UPDATE rollout_files SET {column} = {value} WHERE thread_id = '{ID}'")
+        path = next((home / "sessions").rglob(f"*{ID}*"))
+        with path.open("ab") as file:
+            file.write(
+                b'{"timestamp":"2026-01-27T12:34:58.000Z","type":"event_msg","payload":'
+                b'{"type":"thread_name_updated","thread_name":"New"}}\n'
+            )
+        with StateRuntime.open(home, backfill=False) as state:
+            state.sync()
+            state.sync()
+            assert state.get_thread(ID).name == "New", column
+            assert len(state.list_threads(99).items) == 3, column

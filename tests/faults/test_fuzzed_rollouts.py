@@ -339,6 +339,28 @@ def test_skipping_by_the_head_makes_no_difference_for_any_record(rng, times):
         assert_same_as_decoding_everything(content)
 
 
+UNREADABLE = "2026-02-30T00:00:00.000Z"
+
+
+@pytest.mark.parametrize("kind", ["agent_message", "user_message"])  # skipped, and decoded
+def test_a_record_with_an_unreadable_time_leaves_the_time_of_the_one_before(kind):
+    before = make_line("event_msg", {"type": "agent_message", "message": "Hi"})
+    after = make_line("event_msg", {"type": kind, "message": "Hi"}, timestamp=UNREADABLE)
+    content = b"\n".join([session_meta(THREAD), before, after]) + b"\n"
+    assert_same_as_decoding_everything(content)
+
+
+def test_records_copied_from_the_parent_are_no_activity_of_a_sub_agent(home):
+    meta = session_meta(THREAD, subagent_history_start_ordinal=3)
+    later = "2027-01-01T00:00:00.000Z"
+    said = {"type": "agent_message", "message": "Hi"}
+    copied = make_line("event_msg", said, timestamp=later, ordinal=2)
+    write_rollout(home, THREAD, [meta, copied])
+    (file,) = list_rollouts(home).files.values()
+    metadata = extract(home, file, "mock").outcome.metadata
+    assert metadata.recency_at == metadata.created_at
+
+
 DEPTHS = range(800, 1010, 3)
 
 

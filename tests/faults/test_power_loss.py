@@ -179,9 +179,6 @@ def test_a_new_rollout_has_its_first_records_or_is_not_there(traced):
         (power_loss.log, [1_000_000], "rollbook", "closed"),
     ],
 )
-@pytest.mark.xfail(
-    raises=AssertionError, reason="the home is not synced when a directory was made in it"
-)
 def test_new_directories_are_synced_in_case_the_file_system_does_not_see_to_it(
     traced, program, arguments, made, reported
 ):

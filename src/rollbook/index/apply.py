@@ -22,7 +22,7 @@ from rollbook.rollout.fold import (
     fold,
     is_meta_of,
 )
-from rollbook.rollout.layout import locate
+from rollbook.rollout.layout import stat_rollout
 from rollbook.rollout.lines import RolloutItem
 from rollbook.store import files, threads, tools
 from rollbook.store.engine import Transaction
@@ -60,12 +60,10 @@ def apply_items(
 def with_file_time(metadata: ThreadMetadata) -> ThreadMetadata:
     """Set ``updated_at`` to the rollout's mtime, if that can be read (behaviour.md 18, 59)."""
     path = Path(metadata.rollout_path)
-    try:
-        file = locate(path.parent, path.name) or path
-        updated_at = from_epoch(file.stat().st_mtime_ns // _NS)
-    except (OSError, OverflowError):
+    file = stat_rollout(path.parent, path.name)
+    if file is None:
         return metadata
-    return msgspec.structs.replace(metadata, updated_at=updated_at)
+    return msgspec.structs.replace(metadata, updated_at=from_epoch(file.mtime_ns // _NS))
 
 
 @cache

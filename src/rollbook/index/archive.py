@@ -12,10 +12,12 @@ from pathlib import Path
 import msgspec
 
 from rollbook.errors import RolloutError, ThreadInUseError, ThreadNotFoundError
+from rollbook.filesystem import make_private
 from rollbook.index.apply import with_file_time
 from rollbook.model.thread import ThreadMetadata
 from rollbook.rollout.layout import (
     archived_path,
+    file_below,
     find_rollouts,
     is_archived_path,
     locate,
@@ -90,28 +92,29 @@ def _renamed(home: Path, path: str, target: str, *, touch: bool) -> Iterator[Non
     if source_file is None:
         raise RolloutError("is gone", path=path, hint="run `rollbook sync`")
     suffix = source_file.name.removeprefix(Path(path).name)
-    target_file = home / (target + suffix)
+    target_file = file_below(home, target + suffix)
     if locate(home, target) is not None:
         raise RolloutError(
             f"was not moved, as {target} exists already",
             path=path,
             hint="compare the two files and move one of them away",
         )
-    if is_in_use(source_file):
-        raise ThreadInUseError(f"a recorder is writing to {path}", hint="close it first")
-    status = source_file.stat()
     try:
-        target_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if is_in_use(source_file):
+            raise ThreadInUseError(f"a recorder is writing to {path}", hint="close it first")
+        status = source_file.lstat()
+        make_private(target_file.parent)
         os.rename(source_file, target_file)
     except OSError as error:
         raise RolloutError(f"can't be moved to {target}: {error.strerror}", path=path) from error
     try:
         if touch:
-            os.utime(target_file)
+            os.utime(target_file, follow_symlinks=False)
         yield
     except BaseException:
         os.rename(target_file, source_file)
-        os.utime(source_file, ns=(status.st_atime_ns, status.st_mtime_ns))
+        times = (status.st_atime_ns, status.st_mtime_ns)
+        os.utime(source_file, ns=times, follow_symlinks=False)
         raise
 
 

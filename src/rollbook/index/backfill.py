@@ -35,6 +35,7 @@ from rollbook.telemetry import BACKFILL_DURATION, BACKFILL_ROLLOUTS, ERRORS, cou
 _FIRST_BATCH = 50  # so that the newest threads can be listed at once
 _BATCH = 256
 _MAX_BATCH_S = 0.5
+_UNREAD = (-2, -2)  # the state of a list of names that is there and can't be read
 
 
 class Backfill:
@@ -227,6 +228,7 @@ class Backfill:
             return read_names(self._home)
         except RolloutError as error:
             self._failures.append(RolloutFailure(error.path, error.reason))
+            self._names_state = _UNREAD
             return {}
 
     def _count(self, job: Job, result: Result) -> None:
@@ -290,7 +292,9 @@ class Backfill:
     def _finish(self, before: BackfillState | None) -> None:
         size, mtime_ns = self._names_state
         with self._engine.write() as tx:
-            if before is None or self._names_state != (
+            if self._names_state == _UNREAD and before is not None:
+                size, mtime_ns = before.session_index_size, -1  # names stay until they can be read
+            elif before is None or self._names_state != (
                 before.session_index_size,
                 before.session_index_mtime_ns,
             ):

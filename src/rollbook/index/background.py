@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rollbook.errors import DatabaseBusyError, DatabaseDamagedError, RollbookError
+from rollbook.forks import started
 from rollbook.index.backfill import Backfill
 from rollbook.index.lock import sync_lock
 from rollbook.store import files
@@ -37,8 +38,7 @@ class BackgroundBackfill:
     def start(self) -> None:
         """Begin, unless the whole home was compared with the index before."""
         if not is_synced(self._engine):
-            self._thread = threading.Thread(target=self._run, name="rollbook-backfill", daemon=True)
-            self._thread.start()
+            self._thread = started(self._run, name="rollbook-backfill")
 
     def restart(self) -> None:
         """Begin again, as the database is a new one; what runs goes on."""

@@ -1,6 +1,8 @@
 """The index of one home: opened whatever state it is in, kept whole, and made again when damaged."""
 
 import logging
+import os
+import shutil
 import threading
 from collections.abc import Callable
 from datetime import datetime
@@ -15,6 +17,7 @@ from rollbook.errors import (
     DatabaseUnwritableError,
     InvalidThreadIdError,
 )
+from rollbook.filesystem import make_private
 from rollbook.index.ahead import index_until
 from rollbook.index.backfill import Backfill
 from rollbook.index.background import BackgroundBackfill, is_synced
@@ -34,10 +37,7 @@ _log = logging.getLogger(__name__)
 
 
 class HomeIndex:
-    """The database that says what the rollouts of a home say, and whatever it takes to have one.
-
-    ``degraded`` says what is not as it should be, in a sentence; empty where all is well.
-    """
+    """The database that says what the rollouts of a home say, and whatever it takes to have one."""
 
     def __init__(
         self,
@@ -45,13 +45,14 @@ class HomeIndex:
         engine: SqliteEngine,
         default_provider: str,
         temporary: TemporaryDirectory[str] | None = None,
-        degraded: str = "",
+        why_temporary: str = "",
     ) -> None:
         self.home = home
         self.engine = engine
         self.default_provider = default_provider
-        self.degraded = degraded
         self._temporary = temporary
+        self._why_temporary = why_temporary
+        self._why_incomplete = ""
         self._background = BackgroundBackfill(engine, home, default_provider, self.recover)
         self._recovering = threading.Lock()
         self._synced: int | None = None  # the generation of the database that was complete
@@ -70,17 +71,17 @@ class HomeIndex:
         except DatabaseUnwritableError as error:
             if not temporary:
                 raise
-            return cls._open_temporary(home, default_provider, error)
+            return cls._open_temporary(home, path, default_provider, error)
 
     @classmethod
     def _open_kept(cls, home: Path, path: Path, default_provider: str) -> Self:
         engine, kept = _open_or_begin_anew(path)
         index = cls(home, engine, default_provider)
         try:
-            if engine.is_read_only():
-                index.degraded = f"the database {path} can't be written: it stays as it is"
-                _refuse_incomplete(engine, index.degraded)
-                _log.warning("%s", index.degraded)
+            degraded = index.degraded
+            if degraded:
+                _refuse_incomplete(engine, degraded)
+                _log.warning("%s", degraded)
             index._carry_over(kept)
         except BaseException:
             index.close()
@@ -88,13 +89,21 @@ class HomeIndex:
         return index
 
     @classmethod
-    def _open_temporary(cls, home: Path, default_provider: str, why: DatabaseError) -> Self:
+    def _open_temporary(
+        cls, home: Path, path: Path, default_provider: str, why: DatabaseError
+    ) -> Self:
+        """Open a copy of what is there, as it may only lack a place for its log; else a new one."""
         try:
             directory = TemporaryDirectory(prefix="rollbook-", ignore_cleanup_errors=True)
-            engine = SqliteEngine.open(Path(directory.name) / "state.sqlite")
+            place = Path(directory.name) / "rollbook" / "state.sqlite"
+            make_private(place.parent)
+            for end in ("", "-wal"):
+                if os.access(f"{path}{end}", os.R_OK):
+                    shutil.copyfile(f"{path}{end}", f"{place}{end}")
+            engine, _ = _open_or_begin_anew(place)
         except (OSError, DatabaseError) as error:
             raise why from error
-        degraded = f"{why.message}: the index is made anew and not kept"
+        degraded = f"{why.message}: a temporary index takes its place"
         _log.warning("%s (%s)", degraded, why.hint)
         return cls(home, engine, default_provider, directory, degraded)
 
@@ -106,9 +115,11 @@ class HomeIndex:
             self._temporary.cleanup()
 
     @property
-    def is_kept(self) -> bool:
-        """Whether what is indexed is there the next time, too."""
-        return self._temporary is None
+    def degraded(self) -> str:
+        """What is not as it should be, in a sentence; empty where all is well."""
+        if not self._why_temporary and self.engine.is_read_only():
+            return f"the database {self.engine.location} can't be written: it stays as it is"
+        return self._why_temporary or self._why_incomplete
 
     def is_synced(self) -> bool:
         """Say whether the whole home has been compared with the index at least once."""
@@ -147,6 +158,7 @@ class HomeIndex:
     ) -> None:
         """See to it that a list is complete though the home may not have been indexed yet."""
         if self.is_synced():
+            self._why_incomplete = ""
             return
         try:
             index_until(
@@ -160,7 +172,10 @@ class HomeIndex:
         except DatabaseDamagedError:
             raise
         except DatabaseError as error:
-            _log.warning("a list of %s may be incomplete: %s", self.home, error)
+            self._why_incomplete = f"a list may be incomplete: {error.message}"
+            _log.warning("%s", self._why_incomplete)
+        else:
+            self._why_incomplete = ""
 
     def recover(self, damage: DatabaseDamagedError) -> bool:
         """Set the damaged database aside and begin anew; says whether to try again.

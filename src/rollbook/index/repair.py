@@ -41,8 +41,12 @@ def get_thread(
     the rollouts say is stored, unless the database can't be written at once.
     Errors: DamagedRowError for a row with impossible values.
     """
-    with engine.read() as tx:
-        metadata = threads.get(tx, str(home), thread_id)
+    try:
+        with engine.read() as tx:
+            metadata = threads.get(tx, str(home), thread_id)
+    except DatabaseUnwritableError as error:  # nor read: the disk fails, or no file can be opened
+        _log.warning("thread %s is read from its rollout: %s", thread_id, error.message)
+        return _look(home_indexer(engine, home, default_provider), home, thread_id, error)
     if metadata is not None and _carries(home, metadata):
         return metadata
     paths = find_rollouts(home, thread_id)
@@ -57,6 +61,15 @@ def get_thread(
         return indexer.look(thread_id, paths) or metadata
     with engine.read() as tx:
         return threads.get(tx, str(home), thread_id)
+
+
+def _look(
+    indexer: Indexer, home: Path, thread_id: str, why: DatabaseUnwritableError
+) -> ThreadMetadata:
+    metadata = indexer.look(thread_id, find_rollouts(home, thread_id))
+    if metadata is None:
+        raise why
+    return metadata
 
 
 def home_indexer(
@@ -161,10 +174,7 @@ def _tools_on_disk(home: Path, metadata: ThreadMetadata) -> tuple[DynamicToolSpe
 
 def _file_of(home: Path, metadata: ThreadMetadata) -> RolloutFile | None:
     """Look up the rollout that a row names; None where it is gone or outside of the home."""
-    path = Path(metadata.rollout_path)
-    if not path.is_relative_to(home):
-        return None
-    return stat_rollout(home, path.relative_to(home).as_posix())
+    return stat_rollout(home, metadata.rollout_path.removeprefix(f"{home}/"))
 
 
 def _carries(home: Path, metadata: ThreadMetadata) -> bool:

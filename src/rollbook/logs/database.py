@@ -1,6 +1,7 @@
 """Where the programs of a home log to."""
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -16,7 +17,7 @@ from rollbook.errors import (
     RollbookError,
     UsageError,
 )
-from rollbook.forks import renew_after_fork
+from rollbook.forks import renew_after_fork, started
 from rollbook.logs.bounds import Bounds
 from rollbook.logs.carry_over import begin_anew, carry_over
 from rollbook.logs.reader import checked
@@ -109,7 +110,7 @@ class LogDatabase:
             try:
                 engine, _ = self._complete()
             except DatabaseUnwritableError:
-                if self._path.exists():
+                if os.path.exists(self._path):
                     raise
                 return nothing
             with engine.read() as tx:
@@ -179,16 +180,14 @@ class LogDatabase:
         if not self._is_complete.is_set():
             self._start_keeper()
             self._keeper_wakes.set()
-            self._is_complete.wait()
+            if self._keeper is not None:
+                self._is_complete.wait()
         return opened
 
     def _start_keeper(self) -> None:
         with self._lock:
             if self._keeper is None and self._opened is not None and not self._stop.is_set():
-                self._keeper = threading.Thread(
-                    target=self._keep, args=self._opened, name="rollbook-logs", daemon=True
-                )
-                self._keeper.start()
+                self._keeper = started(self._keep, *self._opened, name="rollbook-logs")
 
     def _keep(self, engine: SqliteEngine, bounds: Bounds) -> None:
         while not self._stop.is_set():

@@ -5,6 +5,7 @@ import threading
 from collections import deque
 
 from rollbook.errors import RollbookError
+from rollbook.forks import started
 from rollbook.model.thread import ThreadMetadataBuilder
 from rollbook.rollout.lines import MalformedLineError, decode_line
 from rollbook.runtime import StateRuntime
@@ -71,14 +72,13 @@ class Follower:
         self.catch_up()
         if self._thread is not None:
             self._thread.join(_CLOSE_S)
+        else:
+            self._follow([], was_behind=True)
 
     def _wake(self) -> None:
         with self._changed:
             if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._run, name="rollbook-recorder", daemon=True
-                )
-                self._thread.start()
+                self._thread = started(self._run, name="rollbook-recorder")
             self._changed.notify_all()
 
     def _run(self) -> None:

@@ -103,8 +103,8 @@ class RolloutRecorder:
         come from: Codex shows those of ``cli`` and ``vscode`` unless asked for others.  The id is a
         new UUID of version 7, or ``thread_id``.
 
-        Errors: UsageError for a tool that Codex would refuse (behaviour.md 29) or a thread that
-        exists, RolloutError where the rollout can't be written.
+        Errors: UsageError for a tool that Codex would refuse (behaviour.md 29), what is nested too
+        deep for it, or a thread that exists; RolloutError where the rollout can't be written.
         """
         directory = Path(os.path.abspath(cwd or Path.cwd()))
         check_tools(dynamic_tools)
@@ -118,7 +118,10 @@ class RolloutRecorder:
             git=git if isinstance(git, GitFacts) else git_facts(directory) if git else None,
             cli_version=cli_version or __version__,
         )
-        return cls._begin(state, thread, thread_id, ())
+        try:
+            return cls._begin(state, thread, thread_id, ())
+        except MalformedLineError as error:
+            raise UsageError(f"a thread can't begin like that: {error}") from error
 
     @classmethod
     def resume(cls, state: StateRuntime, thread_id: str) -> Self:
@@ -157,7 +160,8 @@ class RolloutRecorder:
         It has the other's tools, provider and, unless ``cwd`` is given, directory, and says where
         it came from.  The other thread is only read.  Source: behaviour.md 31, 106.
 
-        Errors: ThreadNotFoundError; RolloutError where the other can't be read.
+        Errors: ThreadNotFoundError; RolloutError where the other can't be read or, being nested too
+        deep, can't be copied.
         """
         parent = _required(state, thread_id)
         history = list(as_legacy(read_items(state.codex_home, parent.id)))
@@ -175,7 +179,11 @@ class RolloutRecorder:
             cli_version=cli_version or __version__,
             forked_from_id=parent.id,
         )
-        return cls._begin(state, thread, None, history)
+        try:
+            return cls._begin(state, thread, None, history)
+        except MalformedLineError as error:
+            reason = f"holds a record that can't be copied: {error}"
+            raise RolloutError(reason, path=parent.rollout_path) from error
 
     @classmethod
     def _begin(

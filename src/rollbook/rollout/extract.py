@@ -1,6 +1,7 @@
 """One rollout file, or the part of it that is new, folded into what it says of its thread."""
 
 import hashlib
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from typing import Any, BinaryIO, cast
 import msgspec
 
 from rollbook.errors import InvalidThreadIdError, RolloutError
+from rollbook.filesystem import open_regular
 from rollbook.model.outcome import ExtractionOutcome
 from rollbook.model.thread import (
     DynamicToolSpec,
@@ -26,7 +28,7 @@ from rollbook.rollout.fold import (
     is_meta_of,
     with_recency,
 )
-from rollbook.rollout.layout import RolloutFile, RolloutName, parse_rollout_name
+from rollbook.rollout.layout import RolloutFile, RolloutName, file_below, parse_rollout_name
 from rollbook.rollout.lines import RolloutItem, text_of
 from rollbook.rollout.scan import Scan
 
@@ -129,16 +131,20 @@ def read_thread_id(home: Path, file: RolloutFile) -> str | None:
 
 @contextmanager
 def reading(home: Path, file: RolloutFile) -> Iterator[BinaryIO]:
-    """Open a rollout for reading, decompressing on the way where it is compressed."""
+    """Open a rollout for reading, decompressing on the way where it is compressed.
+
+    Errors: RolloutError.
+    """
     errors: tuple[type[Exception], ...] = (OSError, EOFError)
+    path = file_below(home, f"{file.path}.zst" if file.compressed else file.path)
     try:
-        if file.compressed:
-            zstd = _zstd()
-            errors = (*errors, zstd.ZstdError)
-            with zstd.ZstdFile(home / f"{file.path}.zst", "rb") as stream:
-                yield cast(BinaryIO, stream)
-        else:
-            with (home / file.path).open("rb", buffering=0) as stream:
+        with os.fdopen(open_regular(path), "rb", buffering=0) as stream:
+            if file.compressed:
+                zstd = _zstd()
+                errors = (*errors, zstd.ZstdError)
+                with zstd.ZstdFile(stream, "rb") as unpacked:
+                    yield cast(BinaryIO, unpacked)
+            else:
                 yield stream
     except errors as error:
         reason = getattr(error, "strerror", None) or str(error)
@@ -216,7 +222,9 @@ def _fold_items(
         metadata, state = fold(metadata, item, state, default_provider)
         if not tools and item.type == "session_meta" and is_meta_of(item.payload, metadata.id):
             tools = dynamic_tools_of(item.payload)
-    metadata = with_recency(metadata, scan.trailing_turn_time)
+    ordinal = scan.trailing_turn_ordinal
+    if ordinal is None or ordinal >= state.own_from:
+        metadata = with_recency(metadata, scan.trailing_turn_time)
     metadata = msgspec.structs.replace(metadata, updated_at=from_epoch(file.mtime_ns // _NS))
     digest = b"" if file.compressed else _digest(stream, scan.offset)
     read = file.size if file.compressed else scan.offset - (start.bytes_folded if start else 0)

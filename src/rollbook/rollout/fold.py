@@ -64,7 +64,7 @@ def fold(
 
     Source: behaviour.md 38 to 58; line types of later releases as the corpus shows them.
     """
-    if item.ordinal is not None and item.ordinal < state.own_from:
+    if item.ordinal is not None and 0 <= item.ordinal < state.own_from:
         return metadata, state
     handler = _HANDLERS.get((item.type, _kind(item)))
     if handler is not None:

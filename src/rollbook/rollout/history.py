@@ -4,7 +4,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from rollbook.errors import RolloutError
+from rollbook.errors import InvalidThreadIdError, RolloutError
+from rollbook.model.thread import parse_thread_id
 from rollbook.rollout.extract import reading
 from rollbook.rollout.injected import message_words
 from rollbook.rollout.layout import RolloutFile, choose_files, find_rollouts, stat_rollout
@@ -51,13 +52,17 @@ def _base_items(
     home: Path, file: RolloutFile, base: Mapping[str, Any], depth: int
 ) -> Iterator[RolloutItem]:
     """Read the records that a fork shares with the thread it begins in."""
-    parent = text_of(base, "thread_id")
-    if not parent:
+    if not text_of(base, "thread_id"):
         return
+    try:
+        parent = parse_thread_id(text_of(base, "thread_id"))
+    except InvalidThreadIdError as error:
+        raise RolloutError("begins in a thread that has no valid id", path=file.path) from error
     files = files_of(home, parent)
     if not files or depth >= _MAX_LINEAGE:
         raise RolloutError(f"begins in thread {parent}, whose rollout is gone", path=file.path)
-    yield from _items(home, files[:1], integer_of(base, "end_byte_offset"), depth + 1)
+    end = max(integer_of(base, "end_byte_offset"), 0)
+    yield from _items(home, files[:1], end, depth + 1)
 
 
 def _file_items(home: Path, file: RolloutFile, end: int | None) -> Iterator[RolloutItem]:

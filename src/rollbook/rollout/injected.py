@@ -66,10 +66,11 @@ def own_words(text: str) -> str | None:
 
     None where nothing but injected text was there; a text without any comes back as it is.
     """
-    rest = text
-    while match := _BLOCK.match(rest):
-        rest = rest[match.end() :]
-    return None if rest is not text and not rest.strip() else rest
+    start = 0
+    while match := _BLOCK.match(text, start):
+        start = match.end()
+    rest = text[start:]
+    return None if start and not rest.strip() else rest
 
 
 def cut_title(text: str) -> str:

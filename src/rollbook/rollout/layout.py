@@ -4,16 +4,18 @@ A *rollout path* is relative to the home, with forward slashes, and ends in ``.j
 the file on disk is the compressed one (``.jsonl.zst``), as in Codex.
 """
 
+import errno
 import logging
 import os
 import re
+import stat
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 
 import msgspec
 
-from rollbook.errors import HomeError, HomeNotFoundError, InvalidThreadIdError
+from rollbook.errors import HomeError, HomeNotFoundError, InvalidThreadIdError, RolloutError
 from rollbook.model.outcome import RolloutFailure
 from rollbook.model.thread import parse_thread_id
 from rollbook.model.times import parse_time
@@ -25,6 +27,7 @@ SESSION_INDEX = "session_index.jsonl"
 PREFIX = "rollout-"
 SUFFIX = ".jsonl"
 COMPRESSED_SUFFIX = ".jsonl.zst"
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 _TIME_LENGTH = len("2026-01-27T12-34-56")
 _ID_LENGTH = 36
 _log = logging.getLogger(__name__)
@@ -130,32 +133,63 @@ def unarchived_path(path: str) -> str | None:
 
 
 def new_rollout_path(home: Path, thread_id: str, now: datetime) -> Path:
-    """Where a new thread is recorded: by local time, of which ``now`` is (behaviour.md 13, 101)."""
+    """Where a new thread is recorded: by local time, of which ``now`` is (behaviour.md 13, 101).
+
+    Errors: as :func:`file_below`.
+    """
     name = f"{PREFIX}{now:%Y-%m-%dT%H-%M-%S}-{thread_id}{SUFFIX}"
-    return home / SESSIONS / f"{now:%Y}" / f"{now:%m}" / f"{now:%d}" / name
+    return file_below(home, f"{SESSIONS}/{now:%Y/%m/%d}/{name}")
+
+
+def file_below(home: Path, path: str) -> Path:
+    """Turn a rollout path into the file that may be opened or made, be it there or not.
+
+    The home and its roots may be links, as people keep these on other disks; nothing below is
+    followed.  Errors: RolloutError for a path that leads, or may lead, out of the home.
+    """
+    parts = path.split("/")
+    if not all(parts) or "." in parts or ".." in parts:
+        raise RolloutError("is no path below the home", path=path)
+    place = str(home)
+    try:
+        for depth, part in enumerate(parts[:-1]):
+            place = f"{place}/{part}"
+            is_root = depth == 0 and part in ROOTS
+            if not is_root and stat.S_ISLNK(os.lstat(place).st_mode):
+                raise RolloutError("is behind a symbolic link, which is not followed", path=path)
+    except (OSError, ValueError):
+        pass  # nothing is there, or can be: whoever opens it is told why
+    return home / path
 
 
 def locate(home: Path, path: str) -> Path | None:
     """Find the file of a rollout path: the plain one, else the compressed one, else None."""
-    plain = home / path
-    for candidate in (plain, plain.with_name(plain.name + ".zst")):
-        if candidate.is_file() and not candidate.is_symlink():
-            return candidate
-    return None
+    found = _look(home, path)
+    return found and found[0]
 
 
 def stat_rollout(home: Path, path: str) -> RolloutFile | None:
     """Look a single rollout path up on disk; None where there is no such file that can be read."""
-    file = locate(home, path)
-    if file is None:
+    found = _look(home, path)
+    if found is None or abs(found[1].st_mtime_ns) > _MAX_INTEGER:
         return None
+    return _rollout_file(path, found[0].name.endswith(COMPRESSED_SUFFIX), found[1])
+
+
+def _look(home: Path, path: str) -> tuple[Path, os.stat_result] | None:
+    """Find the file of a rollout path and its state; None where nothing is there, or can be."""
     try:
-        status = file.stat(follow_symlinks=False)
-    except FileNotFoundError:  # gone between the two looks
+        plain = file_below(home, path)
+    except RolloutError:
         return None
-    if abs(status.st_mtime_ns) > _MAX_INTEGER:
-        return None
-    return _rollout_file(path, file.name.endswith(COMPRESSED_SUFFIX), status)
+    for end in ("", ".zst"):
+        try:
+            status = os.lstat(f"{plain}{end}")
+        except (OSError, ValueError):  # a name may also be too long, or impossible
+            continue
+        if stat.S_ISREG(status.st_mode):
+            return (plain.with_name(plain.name + end) if end else plain), status
+    return None
 
 
 def find_rollouts(home: Path, thread_id: str) -> list[str]:
@@ -273,14 +307,7 @@ def _entries(
     pending = [root]
     while pending:
         directory = pending.pop()
-        try:
-            with os.scandir(home / directory) as entries:
-                children = list(entries)
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            report(RolloutFailure(directory + "/", f"can't be listed: {error.strerror}"))
-            continue
+        children = _children(home, directory, report)
         for entry in children:
             path = f"{directory}/{entry.name}"
             if not path.isprintable() and not _is_unicode(path):
@@ -294,6 +321,25 @@ def _entries(
                 report(RolloutFailure(path, "is a directory, not a file"))
             else:
                 pending.append(path)
+
+
+def _children(
+    home: Path, directory: str, report: Callable[[RolloutFailure], None]
+) -> list["os.DirEntry[str]"]:
+    try:
+        with os.scandir(home / directory) as entries:
+            return list(entries)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        if error.errno in _EXHAUSTED:  # which says nothing about the directory
+            raise RolloutError(
+                f"can't be listed: {error.strerror}",
+                path=directory + "/",
+                hint="close some files, or raise `ulimit -n`",
+            ) from error
+        report(RolloutFailure(directory + "/", f"can't be listed: {error.strerror}"))
+        return []
 
 
 def _is_unicode(path: str) -> bool:

@@ -42,7 +42,9 @@ class RolloutItem(msgspec.Struct, frozen=True):
 
 
 _BARE = {"type", "payload"}
-_MAX_DEPTH = 100  # Codex's parser stops at 128
+_CODEX_DEPTH = 128  # where its parser stops
+_MAX_DEPTH = 100  # of what is written
+_LARGE = 2 * _CODEX_DEPTH  # a smaller line has no room for as many pairs of brackets
 
 
 class MalformedLineError(ValueError):
@@ -66,15 +68,18 @@ _decoder = msgspec.json.Decoder(_Line)
 _encoder = msgspec.json.Encoder()
 
 
-def decode_line(line: bytes | bytearray | memoryview) -> RolloutItem:
+def decode_line(line: bytes | bytearray) -> RolloutItem:
     """Decode one line, without its line break.
 
-    Errors: MalformedLineError where it isn't JSON in UTF-8 or not of a record's shape.
+    Errors: MalformedLineError where it isn't JSON in UTF-8, not of a record's shape, or nested
+    deeper than Codex reads: what was read can also be stored and written, from any program's stack.
     """
     try:
         record = _decoder.decode(line)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedLineError(str(error)) from error
+    if len(line) > _LARGE:
+        _check_depth(line, record.payload, _CODEX_DEPTH)
     return RolloutItem(record.type, record.payload, record.timestamp, _integer(record.ordinal))
 
 
@@ -89,8 +94,7 @@ def encode_line(timestamp: str, kind: str, payload: Any) -> bytes:
         return encode_line(_text(timestamp), _text(kind), _unicode(payload))
     except (TypeError, OverflowError, RecursionError) as error:
         raise MalformedLineError(str(error)) from error
-    if line.count(b"}") + line.count(b"]") > _MAX_DEPTH and _depth(payload) > _MAX_DEPTH:
-        raise MalformedLineError(f"it is nested more than {_MAX_DEPTH} deep")
+    _check_depth(line, payload, _MAX_DEPTH)
     return line + b"\n"
 
 
@@ -98,6 +102,12 @@ def _text(text: str) -> str:
     if clean_text(text) != text:
         raise MalformedLineError(f"{text!r:.100} is no Unicode")
     return text
+
+
+def _check_depth(line: bytes | bytearray, payload: Any, limit: int) -> None:
+    """Refuse a payload that is nested deeper; few lines have to be looked at for that."""
+    if line.count(b"}") + line.count(b"]") > limit and _depth(payload) > limit:
+        raise MalformedLineError(f"it is nested more than {limit} deep")
 
 
 def _depth(value: Any) -> int:

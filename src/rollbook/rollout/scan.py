@@ -15,6 +15,7 @@ import re
 from collections.abc import Generator, Iterator
 from typing import BinaryIO, Protocol, cast
 
+from rollbook.model.times import parse_time
 from rollbook.rollout.lines import (
     KNOWN_TYPES,
     MalformedLineError,
@@ -27,9 +28,13 @@ BLOCK_BYTES = 1 << 20
 RECORD_START = b'{"timestamp":"'
 _MAX_FUSED_RECORDS = 32
 
-# The head of a line that can't matter. Group 1 is its time: these are all records of a turn.
+# The head of a line that can't matter. Group 1 is its time, group 2 its ordinal: these are all
+# records of a turn, and the last one that has a time counts, so a line whose time may be none
+# doesn't pass.
 _SKIPPABLE = re.compile(
-    rb"""\{"timestamp":"([^"\\]{19,40})",(?:"ordinal":\d{1,18},)?"type":"(?:
+    rb"""\{"timestamp":"((?:19|20)\d\d-
+        (?:(?:0[1-9]|1[0-2])-(?:0[1-9]|1\d|2[0-8])|(?:0[13-9]|1[0-2])-(?:29|30)|(?:0[13578]|1[02])-31)
+        T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d{1,9})?Z)",(?:"ordinal":(\d{1,18}),)?"type":"(?:
         response_item","payload":\{"type":"(?:
             (?!message")\w+"
           | message",(?:"id":"[^"\\]*",)?"role":"(?!user")\w+"
@@ -78,7 +83,13 @@ class Scan:
     def trailing_turn_time(self) -> str:
         """The time of a skipped turn record that came after all those yielded, else empty."""
         head = self._trailing_head
-        return head[1].decode("utf-8", "replace") if head else ""
+        return head[1].decode("ascii") if head else ""
+
+    @property
+    def trailing_turn_ordinal(self) -> int | None:
+        """The ordinal of that record; None where it has none."""
+        head = self._trailing_head
+        return int(head[2]) if head and head[2] else None
 
     def __iter__(self) -> Iterator[RolloutItem]:
         data = b""
@@ -134,7 +145,7 @@ class Scan:
         self.records += 1
         if item.type not in KNOWN_TYPES:
             self.unknown_items += 1
-        if is_turn_record(item):
+        if self._trailing_head and is_turn_record(item) and parse_time(item.timestamp):
             self._trailing_head = None
         yield item
 

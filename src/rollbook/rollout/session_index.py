@@ -1,10 +1,12 @@
 """Thread names as Codex keeps them: ``session_index.jsonl`` in the home (behaviour.md 119)."""
 
+import os
 from pathlib import Path
 
 import msgspec
 
 from rollbook.errors import InvalidThreadIdError, RolloutError
+from rollbook.filesystem import open_regular
 from rollbook.model.thread import clean_text, parse_thread_id
 from rollbook.rollout.layout import SESSION_INDEX
 
@@ -25,7 +27,8 @@ def read_names(home: Path) -> dict[str, str]:
     """
     names: dict[str, str] = {}
     try:
-        content = (home / SESSION_INDEX).read_bytes()
+        with os.fdopen(open_regular(home / SESSION_INDEX), "rb") as file:
+            content = file.read()
     except FileNotFoundError:
         return names
     except OSError as error:
@@ -34,7 +37,7 @@ def read_names(home: Path) -> dict[str, str]:
         try:
             entry = _decoder.decode(line)
             thread_id = parse_thread_id(entry.id)
-        except (msgspec.MsgspecError, UnicodeDecodeError, InvalidThreadIdError):
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, InvalidThreadIdError):
             continue
         names[thread_id] = clean_text(entry.thread_name).strip()
     return {thread_id: name for thread_id, name in names.items() if name}
@@ -43,7 +46,7 @@ def read_names(home: Path) -> dict[str, str]:
 def stat_names(home: Path) -> tuple[int, int]:
     """Size in bytes and mtime in nanoseconds of the file, (-1, -1) where there is none."""
     try:
-        status = (home / SESSION_INDEX).stat()
+        status = (home / SESSION_INDEX).lstat()
     except OSError:
         return -1, -1
     return status.st_size, status.st_mtime_ns

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from rollbook.errors import RolloutError, ThreadInUseError
-from rollbook.filesystem import is_network
+from rollbook.filesystem import is_network, make_private, open_regular, sync_directory
 from rollbook.forks import abandon
 from rollbook.rollout.extract import reading
-from rollbook.rollout.layout import RolloutFile
+from rollbook.rollout.layout import RolloutFile, file_below
 from rollbook.rollout.lines import MalformedLineError, decode_line
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class RolloutWriter:
         Files and directories are private to the user.  Errors: RolloutError.
         """
         try:
-            _make_directories(path.parent)
+            make_private(path.parent)
             new = _NewFile(path)
             try:
                 writer = cls(path, new.descriptor, _Lock(path, new.descriptor), is_new=True)
@@ -76,7 +76,7 @@ class RolloutWriter:
         other is cut off.  Errors: ThreadInUseError, RolloutError.
         """
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_APPEND)
+            descriptor = open_regular(path, os.O_RDWR | os.O_APPEND)
         except OSError as error:
             raise RolloutError(f"can't be written: {error.strerror}", path=str(path)) from error
         try:
@@ -116,7 +116,7 @@ class RolloutWriter:
             os.fsync(self._descriptor)
             if self._is_new:
                 for directory in (self.path.parent, *list(self.path.parents)[1:5]):
-                    _sync_directory(directory)
+                    sync_directory(directory)
                 self._is_new = False
         except OSError as error:
             raise RolloutError(
@@ -176,7 +176,7 @@ def exclusive(directory: Path) -> Iterator[None]:
     Errors: RolloutError.
     """
     try:
-        _make_directories(directory)
+        make_private(directory)
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
         raise RolloutError(f"can't be used: {error.strerror}", path=str(directory)) from error
@@ -196,7 +196,7 @@ def unpack(home: Path, file: RolloutFile) -> None:
 
     The plain one is on the device before the compressed one goes.  Errors: RolloutError.
     """
-    path = home / file.path
+    path = file_below(home, file.path)
     try:
         new = _NewFile(path)
         try:
@@ -208,19 +208,21 @@ def unpack(home: Path, file: RolloutFile) -> None:
         except BaseException:
             new.discard()
             raise
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
         path.with_name(path.name + ".zst").unlink()
     except OSError as error:
         raise RolloutError(f"can't be unpacked: {error.strerror}", path=file.path) from error
 
 
 def is_in_use(path: Path) -> bool:
-    """Say whether a recorder has a rollout open for writing."""
-    with path.open("rb") as file:
-        try:
-            _Lock(path, file.fileno(), fcntl.LOCK_SH).release()
-        except ThreadInUseError:
-            return True
+    """Say whether a recorder has a rollout open for writing.  Errors: OSError."""
+    descriptor = open_regular(path)
+    try:
+        _Lock(path, descriptor, fcntl.LOCK_SH).release()
+    except ThreadInUseError:
+        return True
+    finally:
+        os.close(descriptor)
     return False
 
 
@@ -290,17 +292,3 @@ def _lock_file(path: Path) -> "BaseFileLock":
     from filelock import SoftFileLock  # only needed here
 
     return SoftFileLock(path.with_name(f".{path.name}.lock"), mode=0o600, thread_local=False)
-
-
-def _make_directories(path: Path) -> None:
-    for directory in (*reversed(path.parents), path):
-        if not directory.is_dir():
-            directory.mkdir(mode=0o700, exist_ok=True)
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -4,6 +4,7 @@ apsw rather than the standard library's module: it brings a current SQLite along
 transactions to us.
 """
 
+import os
 import random
 import threading
 import time
@@ -33,8 +34,10 @@ from rollbook.store.sqlite_file import (
     WRITE_LOCK_BYTE,
     Identity,
     beside,
+    check_place,
     create,
     database_file,
+    has_log,
     is_known,
     set_aside,
 )
@@ -115,7 +118,7 @@ class SqliteEngine:
         attributes = {"db_system_name": cls.name, "rollbook_database": schema.name}
         try:
             with opening:
-                is_new = not path.is_file()
+                is_new = not os.path.isfile(path)
                 engine = cls(path, schema)
                 engine._open()
         except RollbookError as error:
@@ -271,7 +274,8 @@ class SqliteEngine:
         try:
             with self._translated():
                 if not is_known(self._path):
-                    self._refuse_foreign()
+                    with self._told_of(self._file.identity()):
+                        self._refuse_foreign()
                 with self._file.reading():
                     needs_care = self._file.enter()
                     lent = self._connect(self._schema.is_derived and needs_care)
@@ -327,6 +331,8 @@ class SqliteEngine:
         """Connect for writing, else for reading, else to the file as it lies there."""
         refused: Exception | None = None
         for options in ("mode=rw", "mode=ro", "mode=ro&immutable=1"):
+            if "immutable" in options and refused and has_log(self._path):
+                break  # without its log the file is not what was committed
             try:
                 connection = self._raw_connection(options)
             except UNWRITABLE as error:
@@ -390,7 +396,15 @@ class SqliteEngine:
 
     def _prepare(self, begin: Callable[[SqliteTransaction], None] | None = None) -> None:
         """Make the file one of ours: called while nobody else connects or writes to it."""
-        create(self._path)
+        is_new = create(self._path)
+        try:
+            self._fill(begin)
+        except BaseException:
+            if is_new:  # and nobody has seen it: an empty file would only be in the way
+                self._path.unlink(missing_ok=True)
+            raise
+
+    def _fill(self, begin: Callable[[SqliteTransaction], None] | None) -> None:
         connection = self._raw_connection("mode=rw")
         try:
             if not connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall():
@@ -418,8 +432,8 @@ class SqliteEngine:
 
     def _refuse_foreign(self) -> None:
         """Look at a file that Rollbook has never had open, and leave it alone if it isn't ours."""
-        if not self._path.is_file():
-            create(self._path)  # or say why not
+        if not os.path.isfile(self._path):
+            check_place(self._path)
             return
         try:
             with self._path.open("rb") as file:

@@ -35,6 +35,7 @@ _MISFITS = (
     "malformed database schema",
     "file is encrypted",
 )
+_FILES_OF_A_CONNECTION = 4
 _CHECK = "check the permissions of the file and its directory, or name another with --db"
 
 
@@ -96,8 +97,20 @@ def unwritable(path: Path, error: OSError) -> DatabaseUnwritableError:
 def _hint(error: Exception) -> str:
     if isinstance(error, apsw.FullError):
         return "free some disk space"
-    try:
-        os.close(os.open(os.devnull, os.O_RDONLY))
-    except OSError:
+    if _has_no_files_left():
         return "this process has too many files open: close some, or raise `ulimit -n`"
     return "check the disk" if isinstance(error, apsw.IOError) else _CHECK
+
+
+def _has_no_files_left() -> bool:
+    """Say whether a connection could not even open its files."""
+    opened: list[int] = []
+    try:
+        while len(opened) < _FILES_OF_A_CONNECTION:
+            opened.append(os.open(os.devnull, os.O_RDONLY))
+    except OSError:
+        return True
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+    return False

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from rollbook.errors import DatabaseUnwritableError
-from rollbook.filesystem import is_network
+from rollbook.filesystem import is_network, make_private
 from rollbook.holders import holders_of
 from rollbook.store.sqlite_errors import busy, unwritable
 
@@ -139,7 +139,7 @@ class LocalFile:
             return False
         is_as_noted = os.pread(descriptor, 100, 0) == self._look()
         fcntl.flock(descriptor, fcntl.LOCK_SH)
-        return not is_as_noted or self._companions[0].exists()
+        return not is_as_noted or os.path.exists(self._companions[0])
 
     def note(self) -> None:
         """Note what the file looks like, as it was found in order."""
@@ -275,31 +275,44 @@ def create(path: Path) -> bool:
     Errors: DatabaseUnwritableError.
     """
     make_directory(path)
+    check_place(path)
     try:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     except FileExistsError:
-        if path.is_file():
-            return False
-        raise DatabaseUnwritableError(
-            f"the database {path} can't be created: there is something else in its place",
-            hint="name another file with --db",
-        ) from None
+        return False
     except OSError as error:
         raise unwritable(path, error) from error
     return True
 
 
+def check_place(path: Path) -> None:
+    """Refuse what is no place for a file, such as a directory.  Errors: DatabaseUnwritableError."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise DatabaseUnwritableError(
+            f"the database {path} can't be created: there is something else in its place",
+            hint="name another file with --db",
+        )
+
+
 def make_directory(path: Path) -> None:
     """Create the directory of a file, private to the user.  Errors: DatabaseUnwritableError."""
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(path.parent)
     except OSError as error:
         raise unwritable(path, error) from error
 
 
 def is_known(path: Path) -> bool:
     """Say whether Rollbook has had the database at this path open before."""
-    return beside(path, ".open").exists()
+    return os.path.exists(beside(path, ".open"))
+
+
+def has_log(path: Path) -> bool:
+    """Say whether there is anything in a database's log."""
+    try:
+        return os.stat(beside(path, "-wal")).st_size > 0
+    except OSError:
+        return False
 
 
 def is_ours(path: Path) -> bool:

@@ -16,7 +16,8 @@ _STATEMENTS = load("tools.sql")
 def get(tx: Transaction, thread_id: str) -> list[DynamicToolSpec]:
     """Read a thread's tools in order; empty where there are none.
 
-    Errors: DamagedRowError where a stored schema isn't JSON.
+    Errors: DamagedRowError where a stored schema isn't JSON, UsageError where it is nested deeper
+    than the caller's stack has room for.
     """
     return [
         DynamicToolSpec(
@@ -72,13 +73,17 @@ def _schema_text(tool: DynamicToolSpec) -> str:
         return msgspec.json.encode(tool.input_schema).decode()
     except (TypeError, ValueError, RecursionError) as error:
         raise UsageError(
-            f"the schema of the tool {tool.name[:100]!r} is no JSON: {error}"
+            f"the schema of the tool {tool.name[:100]!r} is no JSON: {error!s:.100}"
         ) from error
 
 
 def _schema(text: str, thread_id: str) -> object:
     try:
         return msgspec.json.decode(text)
+    except RecursionError as error:  # no damage: from elsewhere it can be read
+        raise UsageError(
+            f"a tool schema of thread {thread_id} is nested too deep to be read from here"
+        ) from error
     except msgspec.DecodeError as error:
         raise DamagedRowError(
             f"a stored tool schema of thread {thread_id} is not JSON",
