@@ -13,6 +13,7 @@ from typing import Any
 _log = logging.getLogger(__name__)
 _Calls = list["weakref.WeakMethod[Callable[[], None]]"]
 _finish: _Calls = []
+_shut: _Calls = []
 _hold: _Calls = []
 _release: _Calls = []
 _renew: _Calls = []
@@ -50,12 +51,16 @@ def renew_after_fork(renew: Callable[[], None]) -> None:
 
 
 class Gate:
-    """A lock around what must not be halfway when the process forks."""
+    """A lock around what must not be halfway when the process forks.
+
+    Gates are shut before anything else is held: what was made inside one is held then, too.
+    """
 
     def __init__(self, most_s: float) -> None:
         self._most_s = most_s
         self._renew()
-        hold_during_fork(self._hold, self._release)
+        _remember(_shut, self._hold)
+        _remember(_release, self._release)
         renew_after_fork(self._renew)
 
     def __enter__(self) -> None:
@@ -96,7 +101,7 @@ def _call(*phases: _Calls) -> None:
 
 
 os.register_at_fork(
-    before=lambda: _call(_finish, _hold),
+    before=lambda: _call(_finish, _shut, _hold),
     after_in_parent=lambda: _call(_release),
     after_in_child=lambda: _call(_renew),
 )
