@@ -1,6 +1,7 @@
 """Which processes hold a lock on a file, as far as the operating system tells: Linux does."""
 
 import os
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -8,7 +9,10 @@ from typing import NamedTuple
 _LOCKS = Path("/proc/locks")
 _PROCESSES = Path("/proc")
 _STOPPED = "Tt"
-_FIELDS = 8
+# Such as: 1: POSIX  ADVISORY  WRITE 4711 fe:00:2197345 120 120
+_FORM = re.compile(
+    r"\d+: +\w+ +\w+ +(\w+) +(-?\d+) +([0-9a-f]+):([0-9a-f]+):(\d+) +(\d+) +(\d+|EOF)$"
+)
 _LARGEST = (1 << 63) - 1
 
 
@@ -69,16 +73,15 @@ def _locks() -> Iterator[_Lock]:
     except (OSError, ValueError):
         return
     for line in lines:
-        # Such as: 1: POSIX  ADVISORY  WRITE 4711 fe:00:2197345 120 120
-        fields = line.split()
-        if len(fields) == _FIELDS:  # who waits has an arrow in front
-            major, minor, inode = fields[5].split(":")
+        lock = _FORM.match(line)
+        if lock:  # who waits has an arrow in front
+            kind, pid, major, minor, inode, start, end = lock.groups()
             yield _Lock(
                 (os.makedev(int(major, 16), int(minor, 16)), int(inode)),
-                int(fields[4]),
-                fields[3] == "WRITE",
-                int(fields[6]),
-                _LARGEST if fields[7] == "EOF" else int(fields[7]),
+                int(pid),
+                kind == "WRITE",
+                int(start),
+                _LARGEST if end == "EOF" else int(end),
             )
 
 

@@ -2,6 +2,9 @@
 
 import json
 import os
+import random
+import re
+import shutil
 import signal
 import stat
 import subprocess
@@ -9,11 +12,17 @@ import sys
 from pathlib import Path
 
 import apsw
+import msgspec
 import pexpect
 import pytest
 
 from rollbook import LogEntry, StateRuntime
+from rollbook.doctor.checks import examine_home
+from rollbook.doctor.repair import repair_home
+from rollbook.doctor.report import Status
+from rollbook.index.lock import sync_lock
 from rollbook.testing import session_meta, token_count, user_message, write_rollout
+from tests.conftest import RELEASES, expected
 from tests.index.test_sync import append
 
 COMMAND = Path(sys.executable).with_name("rollbook")
@@ -24,9 +33,9 @@ IDS = [f"{number:08x}-0000-4000-8000-000000000000" for number in range(5)]
 def doctor(home):
     """Run the command; gives the exit code and the findings by check."""
 
-    def run(*options: str, **environment: str):
+    def run(*options: str | Path, within=(), **environment: str):
         done = subprocess.run(
-            [COMMAND, "doctor", "--json", "--home", home, *options],
+            [*within, COMMAND, "doctor", "--json", "--home", home, *options],
             capture_output=True,
             text=True,
             check=False,
@@ -98,7 +107,7 @@ def test_a_home_without_an_index_gets_one(home, doctor):
     assert not (home / "rollbook").exists()
     code, findings, repairs = doctor("--repair")
     assert (code, problems(findings)) == (0, [])
-    assert repairs == ["indexed 1 rollouts, removed 0 that are gone"]
+    assert repairs == ["indexed 1 rollout, removed 0 that are gone"]
     assert doctor("--repair")[2] == []
 
 
@@ -110,8 +119,8 @@ def test_what_differs_from_the_disk_is_named(filled, doctor):
     assert code == 1
     text = " ".join(message for _, message in problems(findings))
     assert "1 rollout not in the index" in text
-    assert "1 rollout changed since they were indexed" in text
-    assert "1 rollout in the index and no longer there" in text
+    assert "1 rollout changed since indexed" in text
+    assert "1 rollout in the index and no longer on disk" in text
     assert doctor("--repair")[0] == 0
 
 
@@ -264,10 +273,453 @@ def test_on_a_terminal_and_in_a_pipe(filled):
     assert "✓" in text
     (filled / "rollbook" / "state.sqlite").chmod(0o644)
     text = pexpect.run(f"{COMMAND} doctor --home {filled}", encoding="utf-8", env=os.environ)
-    assert "1 to look after." in text
+    assert "1 problem to look after." in text
     assert "→ run `rollbook doctor --repair`" in text
     piped = subprocess.run(
         [COMMAND, "doctor", "--home", filled], capture_output=True, text=True, check=False
     )
     assert piped.returncode == 1
     assert all(line.count("\t") == 2 for line in piped.stdout.splitlines())
+
+
+def everything(directory: Path) -> dict[str, tuple]:
+    """What can be seen of a directory; a reader of a WAL notes in the -shm that it is there."""
+    found: dict[str, tuple] = {}
+    for path in [directory, *sorted(directory.rglob("*"))]:
+        status = path.lstat()
+        seen = (status.st_mode, status.st_uid, status.st_ino)
+        if not path.name.endswith("-shm"):
+            seen += (status.st_mtime_ns, path.read_bytes() if path.is_file() else b"")
+        found[str(path)] = seen
+    return found
+
+
+def statuses(home: Path, **options) -> dict[str, list[str]]:
+    """What is not well, or noted, in a home: sentences by status."""
+    found: dict[str, list[str]] = {}
+    for finding in examine_home(home, **options).findings:
+        if finding.status is not Status.OK:
+            found.setdefault(finding.status, []).append(finding.sentence)
+    return found
+
+
+def execute(path: Path, *statements: str) -> None:
+    connection = apsw.Connection(str(path))
+    for sql in statements:
+        connection.execute(sql).fetchall()
+    connection.close()
+
+
+@pytest.fixture(scope="module")
+def obeying() -> list[str]:
+    """The command that runs another one so that permissions hold for it, also as root."""
+    if os.geteuid():
+        return []
+    powers = "-dac_override,-dac_read_search"
+    command = ["setpriv", f"--bounding-set={powers}", f"--inh-caps={powers}"]
+    try:
+        subprocess.run([*command, "true"], check=True, capture_output=True)
+    except (FileNotFoundError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"root can't be made to obey permissions here: {error}")
+    return command
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_a_home_of_every_release_is_well(corpus_home, release):
+    home = corpus_home(release)
+    assert repaired(home)
+    assert statuses(home) == {}
+    assert repaired(home) == []
+
+
+def repaired(home: Path, **options) -> list[str]:
+    return list(repair_home(home, **options))
+
+
+# --- What may not be used ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "check"),
+    [
+        (".", "home"),
+        ("sessions", "rollouts"),
+        ("sessions/2026/01/27", "rollouts"),
+        ("rollbook", "index"),
+        ("rollbook/state.sqlite", "index"),
+        ("rollbook/logs.sqlite", "logs"),
+        ("state_5.sqlite", "codex"),
+    ],
+)
+def test_what_may_not_be_read_is_told(filled, doctor, obeying, name, check):
+    execute(filled / "state_5.sqlite", "CREATE TABLE threads (id TEXT)")
+    path = filled / name
+    mode = path.stat().st_mode
+    path.chmod(0)
+    try:
+        code, findings, _ = doctor(within=obeying)
+        assert code == 1
+        assert check in {which for which, _ in problems(findings)}
+        text = " ".join(message for _, message in problems(findings))
+        assert "no longer on disk" not in text  # nobody can know that
+        if name != ".":
+            assert doctor("--repair", within=obeying)[0] == 1
+    finally:
+        path.chmod(mode)
+    assert doctor()[0] == 0
+
+
+def test_a_root_that_leads_to_where_one_may_not_look_is_told(filled, doctor, obeying, tmp_path):
+    far = tmp_path / "far"
+    far.mkdir()
+    (filled / "sessions").rename(far / "sessions")
+    (filled / "sessions").symlink_to(far / "sessions")
+    assert doctor("--repair")[0] == 0
+    far.chmod(0)
+    try:
+        code, findings, _ = doctor(within=obeying)
+    finally:
+        far.chmod(0o700)
+    assert code == 1
+    assert findings["rollouts"][0]["message"].endswith("sessions can't be read: Permission denied")
+    assert "no longer on disk" not in str(problems(findings))
+
+
+def test_what_may_not_be_written_is_told(filled, doctor, obeying):
+    database = filled / "rollbook" / "state.sqlite"
+    database.chmod(0o400)
+    code, findings, _ = doctor(within=obeying)
+    assert (code, [check for check, _ in problems(findings)]) == (1, ["permissions"])
+    assert "1 file can't be written" in problems(findings)[0][1]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_files_of_another_user_are_told(filled):
+    os.chown(filled / "rollbook" / "state.sqlite", 4711, 4711)
+    (message,) = statuses(filled)["problem"]
+    assert "1 file not root's" in message
+    assert "state.sqlite" in message
+
+
+def test_another_programs_database_is_told_and_left_alone(filled, tmp_path):
+    place = tmp_path / "rollbook"  # a name that means nothing elsewhere
+    place.mkdir(mode=0o755)
+    foreign = place / "foreign.sqlite"
+    execute(foreign, "CREATE TABLE threads (id TEXT)")
+    foreign.chmod(0o644)
+    before = everything(place)
+    (message,) = statuses(filled, database=foreign)["problem"]
+    assert "is a database of another program" in message
+    done = subprocess.run(
+        [COMMAND, "doctor", "--repair", "--home", filled, "--db", foreign],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "not all repaired" in done.stderr
+    assert "is a database of another program" in done.stdout
+    foreign.write_bytes(b"damaged" * 2000)
+    assert Status.DAMAGED in statuses(filled, database=foreign)
+    with pytest.raises(Exception, match="foreign"):
+        repaired(filled, database=foreign)
+    foreign.unlink()
+    execute(foreign, "CREATE TABLE threads (id TEXT)")
+    foreign.chmod(0o644)
+    assert {name: seen[:2] for name, seen in everything(place).items()} == {
+        name: seen[:2] for name, seen in before.items()
+    }
+
+
+# --- Databases --------------------------------------------------------------------------------
+
+
+def test_an_empty_file_is_no_index_yet(filled):
+    database = filled / "rollbook" / "state.sqlite"
+    database.write_bytes(b"")
+    assert "is empty" in statuses(filled)["problem"][0]
+    repaired(filled)
+    assert statuses(filled).get("problem") is None
+
+
+def test_a_directory_in_its_place_is_told(filled):
+    database = filled / "rollbook" / "state.sqlite"
+    database.unlink()
+    database.mkdir()
+    assert f"{database} is no file" in statuses(filled)["problem"]
+
+
+def test_an_index_of_an_older_release_is_noted_and_brought_up_to_date(filled):
+    database = filled / "rollbook" / "state.sqlite"
+    execute(
+        database,
+        "ALTER TABLE rollout_files DROP COLUMN applied_size",
+        "ALTER TABLE rollout_files DROP COLUMN applied_boot",
+        "DELETE FROM schema_migrations WHERE version = 3",
+    )
+    assert any("schema 2, which becomes 3" in text for text in statuses(filled)["note"])
+    repaired(filled)
+    assert statuses(filled) == {}
+
+
+def test_a_write_ahead_log_that_is_too_large_is_brought_into_the_database(filled, monkeypatch):
+    for module in ("databases", "repair"):
+        monkeypatch.setattr(f"rollbook.doctor.{module}.LARGE_WAL_BYTES", 4096)
+    database = filled / "rollbook" / "state.sqlite"
+    writer = subprocess.Popen(
+        [sys.executable, "-c", OWNER, database], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert writer.stdout.readline() == b"open\n"
+    writer.kill()
+    writer.communicate(timeout=20)
+    (message,) = statuses(filled)["problem"]
+    assert "the log is too large" in message
+    assert repaired(filled) == [f"brought the write-ahead log of {database} into it"]
+    assert statuses(filled) == {}
+
+
+def test_rows_that_a_damaged_file_still_has_are_waited_for(filled):
+    kept = filled / "rollbook" / "logs.sqlite.damaged-20260101T000000.000000Z-x"
+    kept.write_bytes(b"x" * 1000)
+    hints = {finding.hint for finding in examine_home(filled).findings}
+    assert "nothing needs them; they may be deleted" in hints
+    kept.with_name(f"{kept.name}-pending").touch()
+    hints = {finding.hint for finding in examine_home(filled).findings}
+    assert "rows of it are still to be carried over: run `rollbook doctor --repair`" in hints
+
+
+def test_an_index_that_was_never_compared_is_noted(filled):
+    execute(filled / "rollbook" / "state.sqlite", "DELETE FROM backfill_state")
+    assert statuses(filled) == {"note": ["the whole home was never compared with the index"]}
+
+
+@pytest.mark.parametrize(
+    "name", ["rollbook/state.sqlite", "rollbook/logs.sqlite", "state_5.sqlite"]
+)
+def test_damage_of_any_kind_is_told_and_never_raised(filled, name):
+    path = filled / name
+    if not path.exists():
+        shutil.copy(filled / "rollbook" / "state.sqlite", path)
+    whole = path.read_bytes()
+    chance = random.Random(name)
+    for _ in range(60):
+        content = bytearray(whole)
+        for _ in range(chance.choice((1, 5, 200))):
+            content[chance.randrange(len(content))] = chance.randrange(256)
+        if chance.random() < 0.2:
+            del content[chance.randrange(len(content)) :]
+        path.write_bytes(content)
+        before = path.read_bytes()
+        examine_home(filled)
+        assert path.read_bytes() == before
+
+
+# --- Index and disk ---------------------------------------------------------------------------
+
+
+def test_threads_that_the_index_has_lost_are_read_again(filled):
+    execute(filled / "rollbook" / "state.sqlite", f"DELETE FROM threads WHERE id = '{IDS[1]}'")
+    assert statuses(filled) == {
+        "problem": [f"1 thread lost from the index, not from the disk: {IDS[1]}"]
+    }
+    assert repaired(filled) == ["indexed 1 thread that the index had lost"]
+    assert statuses(filled) == {}
+
+
+def test_what_need_not_be_there_is_noted(filled):
+    path = rollout(filled, 0)
+    path.with_name(f"{path.name}.zst").touch()
+    path.with_name(f".{path.name}.tmp").touch()
+    (path.parent / "notes.tmp").touch()
+    leftover, pair = statuses(filled)["note"]
+    assert "1 unfinished file of recorders that were killed: sessions/" in leftover
+    assert "1 rollout there plain and compressed: sessions/" in pair
+    assert set(statuses(filled)) == {"note"}
+
+
+def test_a_thread_whose_rollout_was_never_here_is_noted(filled, tmp_path):
+    with StateRuntime.open(filled, backfill=False) as state:
+        thread = state.get_thread(IDS[0])
+        other = "77777777-0000-4000-8000-000000000000"
+        elsewhere = str(tmp_path / "x.jsonl")
+        state.upsert_thread(msgspec.structs.replace(thread, id=other, rollout_path=elsewhere))
+    assert statuses(filled) == {"note": [f"1 thread without an indexed rollout: {other}"]}
+
+
+def test_segments_and_forks_are_no_duplicates(corpus_home):
+    home = corpus_home("0.169.0-compressed" if "0.169.0-compressed" in RELEASES else RELEASES[-1])
+    repaired(home)
+    assert not [f for f in examine_home(home).findings if f.check == "duplicate ids"]
+
+
+def test_names_that_are_no_text_and_such_as_would_harm_a_terminal(filled, doctor):
+    hostile = "\x1b]0;owned\x07\u202e"
+    (filled / os.fsdecode(b"\xff.sqlite")).touch()
+    (filled / f"{hostile}.sqlite").touch()
+    (filled / "sessions" / f"rollout-{hostile}.jsonl").touch()
+    (filled / "sessions" / os.fsdecode(b".rollout-\xff.tmp")).touch()
+    code, findings, _ = doctor()
+    assert code == 1
+    assert any("\\udcff.sqlite" in each["message"] for each in findings["codex"])
+    for options in ({}, {"COLUMNS": "40"}):
+        text = pexpect.run(
+            f"{COMMAND} doctor --home {filled}", encoding="utf-8", env=os.environ | options
+        )
+        text = re.sub(r"\x1b\[[\d;]*m", "", text)
+        assert "owned" in text
+        assert not re.search("[\x00-\x09\x0b\x0c\x0e-\x1f\x7f-\x9f\u202e\ud800-\udfff]", text)
+    piped = subprocess.run([COMMAND, "doctor", "--home", filled], capture_output=True, check=False)
+    assert b"owned" in piped.stdout
+    assert b"\x1b" not in piped.stdout
+
+
+# --- The clock --------------------------------------------------------------------------------
+
+
+def test_rows_from_the_future_are_a_problem(filled):
+    execute(
+        filled / "rollbook" / "state.sqlite",
+        f"UPDATE threads SET recency_at = 4000000000 WHERE id = '{IDS[3]}'",
+        "UPDATE backfill_state SET completed_at = 4000000000",
+    )
+    execute(filled / "rollbook" / "logs.sqlite", "UPDATE logs SET ts = 4000000000")
+    thread, compared, row = statuses(filled)["problem"]
+    assert thread == f"1 thread with a time in the future: {IDS[3]}"
+    assert "last compared with the disk in the future: 2096-" in compared
+    assert row == "1 log row with a time in the future"
+
+
+# --- Other processes --------------------------------------------------------------------------
+
+
+def test_what_another_process_keeps_from_being_repaired_is_told(filled, doctor, monkeypatch):
+    monkeypatch.setattr("rollbook.doctor.repair._WAIT_S", 0.1)
+    rollout(filled, 0).unlink()
+    with sync_lock(str(filled / "rollbook" / "state.sqlite"), 0):
+        code, findings, repairs = doctor("--repair")
+        assert (code, repairs) == (1, [])
+        (finding,) = [f for f in findings["locks"] if "is indexing" in f["message"]]
+        assert f"process {os.getpid()} (" in finding["message"]
+        with pytest.raises(Exception, match="is syncing"):
+            repaired(filled)
+    assert doctor("--repair")[0] == 0
+
+
+def test_lock_files_on_a_network_file_system_are_looked_at(filled, monkeypatch):
+    monkeypatch.setenv("ROLLBOOK_NETWORK_FILES", "1")
+    repaired(filled)
+    lock = filled / "rollbook" / "state.sqlite.network.lock"
+    lock.write_text(f"4194305\n{os.uname().nodename}\n")
+    assert any("1 lock file of processes that have ended" in n for n in statuses(filled)["note"])
+    lock.write_text("1\nanother-machine\n")
+    sentences = [finding.sentence for finding in examine_home(filled).findings]
+    assert f"1 lock file in use: {lock}: process 1 of another-machine" in sentences
+
+
+# --- The agent's databases --------------------------------------------------------------------
+
+OWNER = """
+import sys, apsw
+connection = apsw.Connection(sys.argv[1])
+connection.execute("PRAGMA wal_autocheckpoint = 0; UPDATE threads SET title = 'new'").fetchall()
+connection.execute("BEGIN; UPDATE threads SET title = 'newer'").fetchall()
+print("open", flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def agents(corpus_home):
+    """A home with the database that its release keeps, as its rows say."""
+    home = corpus_home("0.169.0")
+    rows = expected("0.169.0")["threads"]
+    connection = apsw.Connection(str(home / "state_5.sqlite"))
+    connection.execute("PRAGMA journal_mode = WAL").fetchall()
+    columns = ", ".join(rows[0])
+    connection.execute(f"CREATE TABLE threads ({columns}, PRIMARY KEY (id))").fetchall()
+    values = ", ".join(f":{column}" for column in rows[0])
+    connection.executemany(f"INSERT INTO threads VALUES ({values})", rows).fetchall()
+    connection.close()
+    execute(home / "state_4.sqlite", "CREATE TABLE threads (id)", "INSERT INTO threads VALUES (7)")
+    execute(home / "memories.sqlite", "CREATE TABLE logs (x)", "CREATE VIEW threads AS SELECT 1 a")
+    repaired(home)
+    return home
+
+
+def test_a_database_of_the_agent_is_compared_and_stays_as_it_is(agents):
+    before = everything(agents)
+    assert statuses(agents) == {}
+    found = [f.message for f in examine_home(agents).findings if f.check == "codex"]
+    assert any(text.startswith("state_5.sqlite: 33 threads, ") for text in found)
+    assert all("journal mode" in text for text in found)
+    assert everything(agents) == before
+    assert repaired(agents) == []
+    own = agents / "rollbook"
+    after = everything(agents)
+    assert {n: s for n, s in after.items() if not n.startswith(str(own))} == {
+        n: s for n, s in before.items() if not n.startswith(str(own))
+    }
+
+
+def test_a_database_that_the_agent_has_open_stays_as_it_is(agents):
+    path = agents / "state_5.sqlite"
+    owner = subprocess.Popen(
+        [sys.executable, "-c", OWNER, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    try:
+        assert owner.stdout.readline() == b"open\n"
+        before = everything(agents)
+        assert {f"{path}{end}" for end in ("", "-wal", "-shm")} <= set(before)
+        assert statuses(agents) == {}
+        assert everything(agents) == before
+    finally:
+        owner.communicate(b"\n", timeout=20)
+
+
+def test_threads_that_only_the_agent_knows_are_a_problem(agents):
+    lost = expected("0.169.0")["threads"][0]["id"]
+    database = agents / "rollbook" / "state.sqlite"
+    execute(database, f"DELETE FROM threads WHERE id = '{lost}'")
+    execute(database, f"DELETE FROM rollout_files WHERE thread_id = '{lost}'")
+    execute(agents / "state_5.sqlite", "INSERT INTO threads (id) VALUES ('gone from the disk')")
+    first, second = statuses(agents)["problem"]
+    assert first.startswith("1 rollout not in the index: ")
+    assert second == f"1 thread known to Codex, with a rollout, and not indexed: {lost}"
+    assert repaired(agents) == ["indexed 1 rollout, removed 0 that are gone"]
+    assert statuses(agents) == {}
+
+
+# --- How it looks -----------------------------------------------------------------------------
+
+
+def test_a_terminal_of_any_width_and_encoding(filled):
+    rollout(filled, 0).unlink()
+    for columns in (20, 60, 200):
+        text = pexpect.run(
+            f"{COMMAND} doctor --home {filled}",
+            encoding="utf-8",
+            env=os.environ | {"NO_COLOR": "1"},
+            dimensions=(40, columns),
+        )
+        assert "\x1b" not in text
+        groups = [line for line in text.splitlines() if line and not line.startswith(" ")]
+        assert groups[0] == "Home"
+        assert groups[-1] == "1 problem to look after."
+    plain = pexpect.run(
+        f"{COMMAND} doctor --home {filled}",
+        encoding="utf-8",
+        env=os.environ | {"PYTHONIOENCODING": "ascii", "NO_COLOR": "1"},
+    )
+    assert plain.isascii()
+    assert "  ! index and disk  1 rollout in the index" in plain
+    assert "> run `rollbook sync`" in plain
+
+
+def test_a_missing_home_is_told_once(home):
+    done = subprocess.run(
+        [COMMAND, "doctor", "--repair", "--json", "--home", home / "none"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr.count("home_not_found")) == (3, "", 1)

@@ -1,17 +1,21 @@
 """``rollbook doctor``: what state a home is in."""
 
+import shutil
 import sys
+import textwrap
+from collections.abc import Iterator
+from itertools import groupby
+from typing import Any
 
 import click
-import msgspec
 
 from rollbook.cli import render
 from rollbook.cli.options import Settings, common_options
 from rollbook.cli.sync import progress_bar
 from rollbook.doctor.checks import INTEGRITY_WITHIN_S, examine_home
 from rollbook.doctor.repair import repair_home
-from rollbook.doctor.report import Finding, Report, Status
-from rollbook.errors import DatabaseDamagedError
+from rollbook.doctor.report import Finding, Report, Status, number
+from rollbook.errors import DatabaseDamagedError, HomeError, RollbookError
 
 _MARKS = {
     Status.OK: ("✓", "+", "green"),
@@ -19,6 +23,18 @@ _MARKS = {
     Status.PROBLEM: ("!", "!", "yellow"),
     Status.DAMAGED: ("✗", "x", "red"),
 }
+_GROUPS = {  # in the order in which they are shown
+    "Home": ("home", "leftovers", "file system", "disk space"),
+    "Rollbook's databases": ("index", "logs", "permissions"),
+    "Index and disk": ("index and disk", "rollouts", "duplicate ids", "threads"),
+    "Other processes": ("locks",),
+    "This machine": ("versions", "limits", "clock"),
+    "Codex's own databases, only read": ("codex",),
+}
+_GROUP_OF = {check: group for group, checks in _GROUPS.items() for check in checks}
+_PLAIN = str.maketrans({"→": ">", "…": "...", "·": "-"})  # where the terminal has no more
+_WIDEST = 120
+_MARGIN = 6  # of the mark, and between columns
 
 
 @click.command("doctor", short_help="Say what state a home is in, and mend it.")
@@ -36,47 +52,118 @@ def doctor_command(settings: Settings, *, repair: bool, full: bool) -> None:
     the agent's own databases are only ever read.
     """
     within_s = None if full else INTEGRITY_WITHIN_S
-    repairs: list[str] = []
-    if repair:
-        with progress_bar() as progress:
-            for done in repair_home(settings.home, settings.database, progress=progress):
-                repairs.append(done)
-                if not settings.as_json:
-                    render.echo(f"repaired: {render.printable(done)}")
-        if not repairs and not settings.as_json:
-            render.echo("nothing had to be repaired")
+    repairs = _repair(settings) if repair else []
     report = examine_home(settings.home, settings.database, within_s=within_s)
     if settings.as_json:
-        checks = [msgspec.structs.asdict(finding) for finding in report.findings]
-        render.echo_json({"healthy": report.is_healthy, "checks": checks, "repairs": repairs})
+        checks = [_as_object(finding) for finding in report.findings]
+        value = {"healthy": report.is_healthy, "checks": checks, "repairs": repairs}
+        render.echo_json(_encodable(value))
     elif render.on_terminal():
         _show(report)
     else:
         for finding in report.findings:
-            cells = (finding.status, finding.check, finding.message)
+            cells = (finding.status, finding.check, finding.sentence)
             render.echo("\t".join(render.printable(cell) for cell in cells))
     if not report.is_healthy:
         is_damaged = report.status is Status.DAMAGED
         sys.exit(DatabaseDamagedError.exit_code if is_damaged else 1)
 
 
+def _repair(settings: Settings) -> list[str]:
+    """Repair what can be, and say what was done; what is in the way is no reason not to look."""
+    repairs: list[str] = []
+    try:
+        with progress_bar() as progress:
+            for done in repair_home(settings.home, settings.database, progress=progress):
+                repairs.append(done)
+                if not settings.as_json:
+                    render.echo(f"repaired: {render.printable(done)}")
+    except HomeError:
+        raise
+    except RollbookError as error:
+        render.note_error(error.code, f"not all repaired: {error}", as_json=settings.as_json)
+    else:
+        if not repairs and not settings.as_json:
+            render.echo("nothing had to be repaired")
+    return repairs
+
+
+def _as_object(finding: Finding) -> dict[str, Any]:
+    return {
+        "check": finding.check,
+        "status": finding.status,
+        "message": finding.sentence,
+        "hint": finding.hint,
+        "details": finding.details,
+    }
+
+
+def _encodable(value: Any) -> Any:
+    """Make text of what isn't: names of files may be any bytes."""
+    if isinstance(value, str):
+        return value.encode(errors="backslashreplace").decode()
+    if isinstance(value, list):
+        return [_encodable(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _encodable(item) for key, item in value.items()}
+    return value
+
+
 def _show(report: Report) -> None:
+    columns = min(shutil.get_terminal_size().columns, _WIDEST)
     is_plain = "utf" not in (sys.stdout.encoding or "").lower()
-    width = max(len(finding.check) for finding in report.findings)
-    for finding in report.findings:
-        render.echo(_line(finding, width, is_plain=is_plain))
-    problems = [f for f in report.findings if f.status in {Status.PROBLEM, Status.DAMAGED}]
-    render.echo("")
-    render.echo(f"{len(problems)} to look after." if problems else "All is well.")
+    for line in _report_lines(report, columns, is_plain=is_plain):
+        render.echo(line.translate(_PLAIN) if is_plain else line)
 
 
-def _line(finding: Finding, width: int, *, is_plain: bool) -> str:
-    mark, plain, colour = _MARKS[finding.status]
-    mark = plain if is_plain else mark
-    if render.has_colour():
-        mark = click.style(mark, fg=colour, bold=True)
-    lines = [f"{mark} {finding.check:<{width}}  {render.printable(finding.message)}"]
+def _report_lines(report: Report, columns: int, *, is_plain: bool) -> Iterator[str]:
+    groups = list(_GROUPS)
+    findings = sorted(report.findings, key=lambda f: groups.index(_GROUP_OF[f.check]))
+    width = max(len(finding.check) for finding in findings)
+    for group, members in groupby(findings, key=lambda f: _GROUP_OF[f.check]):
+        yield _styled(group, bold=True)
+        for finding in members:
+            mark, plain, colour = _MARKS[finding.status]
+            start = _styled(plain if is_plain else mark, fg=colour, bold=True)
+            head = f"  {start} {finding.check:<{width}}  "
+            for line in _finding_lines(finding, report.home, columns - width - _MARGIN):
+                yield head + line
+                head = " " * (width + _MARGIN)
+        yield ""
+    yield _summary(report)
+
+
+def _styled(text: str, **style: Any) -> str:
+    return click.style(text, **style) if render.has_colour() else text
+
+
+def _finding_lines(finding: Finding, home: str, columns: int) -> Iterator[str]:
+    """Break a finding into lines: what is, the first examples, what to do."""
+    message = finding.message + (":" if finding.examples else "")
+    if finding.check != "home":
+        message = message.replace(f"{home}/", "")
+    yield from _wrapped(message, columns, "", "")
+    for example in finding.shown_examples:
+        yield from _wrapped(example.replace(f"{home}/", ""), columns, "  ", "    ")
     if finding.hint:
-        lines.append(f"{'':<{width + 4}}→ {render.printable(finding.hint)}")
-    text = "\n".join(lines)
-    return text.replace("→", "->") if is_plain else text
+        yield from _wrapped(finding.hint, columns, "→ ", "  ")
+
+
+def _wrapped(text: str, columns: int, first: str, others: str) -> list[str]:
+    return textwrap.wrap(
+        render.printable(text),
+        max(columns, 20),
+        initial_indent=first,
+        subsequent_indent=others,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _summary(report: Report) -> str:
+    problems = [f for f in report.findings if f.status in {Status.PROBLEM, Status.DAMAGED}]
+    notes = [f for f in report.findings if f.status is Status.NOTE]
+    noted = f" ({number(len(notes), 'note')}, marked ·)" if notes else ""
+    if problems:
+        return _styled(f"{number(len(problems), 'problem')} to look after{noted}.", bold=True)
+    return _styled(f"All is well{noted}.", bold=True)

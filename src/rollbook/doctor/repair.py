@@ -2,9 +2,18 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
-from rollbook.doctor.checks import is_open_to_others, own_files
+from rollbook.doctor.databases import (
+    LARGE_WAL_BYTES,
+    is_open_to_others,
+    kept_beside,
+    own_files,
+    size_of,
+)
+from rollbook.doctor.disk import Index, lost_threads, read_index
+from rollbook.doctor.report import number
 from rollbook.errors import DatabaseDamagedError, DatabaseError
 from rollbook.index.home import HomeIndex
 from rollbook.logs.carry_over import begin_anew
@@ -14,7 +23,9 @@ from rollbook.model.outcome import ProgressCallback
 from rollbook.rollout.layout import resolve_home, state_path
 from rollbook.runtime import StateRuntime
 from rollbook.store.snapshot import examine
-from rollbook.store.sqlite_file import kept_files
+from rollbook.store.sqlite_file import beside, is_ours
+
+_WAIT_S = 5.0  # for another process that is syncing
 
 
 def repair_home(
@@ -30,31 +41,62 @@ def repair_home(
     """
     place = resolve_home(home)
     state_file = state_path(place, database)
-    logs_file = logs_beside(state_file)
-    for path in own_files(state_file, logs_file):
-        if is_open_to_others(path):
-            path.chmod(0o700 if path.is_dir() else 0o600)
-            yield f"made {path} private"
-    kept = _kept(state_file, logs_file)
-    damage = _damage_of(state_file)
-    if damage is not None:
-        _begin_index_anew(place, state_file, damage)
-    damage = _damage_of(logs_file)
-    if damage is not None:
-        begin_anew(logs_file, damage)
+    own = (state_file, logs_beside(state_file))
+    yield from _make_private(place, state_file)
+    kept = _kept(*own)
+    large = [path for path in own if _wal_bytes(path) > LARGE_WAL_BYTES]
+    _make_anew(place, *own)
+    set_aside = _kept(*own) - kept
+    yield from map(_told, sorted(set_aside))
     with StateRuntime.open(place, database=database, backfill=False, temporary=False) as state:
-        stats = state.sync(progress=progress)
-        if logs_file.exists():
-            state.query_logs(LogQuery(limit=1))  # when the readable rows have been carried over
-    for path in sorted(_kept(state_file, logs_file) - kept):
-        yield f"set a damaged database aside as {path}"
+        stats = state.sync(progress=progress, wait_s=_WAIT_S)
+        restored = _restore_lost(state, state_file)
+        if os.path.exists(own[1]):
+            state.query_logs(LogQuery(limit=1))  # when the readable rows were carried over
+    yield from map(_told, sorted(_kept(*own) - kept - set_aside))
     if stats.indexed or stats.removed:
-        yield f"indexed {stats.indexed} rollouts, removed {stats.removed} that are gone"
+        yield f"indexed {number(stats.indexed, 'rollout')}, removed {stats.removed} that are gone"
+    if restored:
+        yield f"indexed {number(restored, 'thread')} that the index had lost"
+    for path in large:
+        if _wal_bytes(path) <= LARGE_WAL_BYTES:
+            yield f"brought the write-ahead log of {path} into it"
+
+
+def _make_private(home: Path, state: Path) -> Iterator[str]:
+    for path in own_files(home, state):
+        if is_open_to_others(path):
+            with suppress(OSError):  # somebody else's, or on a disk that may only be read
+                path.chmod(0o700 if path.is_dir() else 0o600)
+                yield f"made {path} private"
+
+
+def _make_anew(home: Path, state: Path, logs: Path) -> None:
+    """Set damaged databases aside, and begin new ones."""
+    damage = _damage_of(state)
+    if damage is not None:
+        before = _kept(state)
+        index = HomeIndex.open(home, state, default_provider="openai", temporary=False)
+        try:
+            if _kept(state) == before:  # opening it has not shown the damage
+                index.recover(damage)
+        finally:
+            index.close()
+    damage = _damage_of(logs)
+    if damage is not None:
+        begin_anew(logs, damage)
+
+
+def _restore_lost(state: StateRuntime, state_file: Path) -> int:
+    """Have the threads read again that a sync takes for read."""
+    index = read_index(state.codex_home, state_file)
+    lost = lost_threads(index) if isinstance(index, Index) else []
+    return sum(state.get_thread(thread_id) is not None for thread_id in lost)
 
 
 def _damage_of(path: Path) -> DatabaseDamagedError | None:
-    """Look a database through to its end; None where it is sound, or another program's."""
-    if not path.exists():
+    """Look a database through to its end; None where it is sound, not there, or another program's."""
+    if not os.path.exists(path) or not is_ours(path):
         return None
     try:
         found = examine(path, within_s=None).integrity
@@ -65,16 +107,13 @@ def _damage_of(path: Path) -> DatabaseDamagedError | None:
     return None if found == "ok" else DatabaseDamagedError(f"{path}: {found}", reason=found)
 
 
-def _begin_index_anew(home: Path, path: Path, damage: DatabaseDamagedError) -> None:
-    """Set a damaged index aside, unless that happens when it is opened."""
-    before = _kept(path)
-    index = HomeIndex.open(home, path, default_provider="openai", temporary=False)
-    try:
-        if _kept(path) == before:
-            index.recover(damage)
-    finally:
-        index.close()
+def _told(kept: Path) -> str:
+    return f"set a damaged database aside as {kept}"
 
 
 def _kept(*databases: Path) -> set[Path]:
-    return {file for path in databases if path.parent.is_dir() for file in kept_files(path)}
+    return {file for path in databases for file in kept_beside(path)}
+
+
+def _wal_bytes(path: Path) -> int:
+    return size_of(beside(path, "-wal"))

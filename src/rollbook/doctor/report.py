@@ -1,9 +1,13 @@
 """What an examination has found."""
 
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Any
 
 import msgspec
+
+_SHOWN = 5
+_UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
 
 class Status(StrEnum):
@@ -18,7 +22,8 @@ class Status(StrEnum):
 class Finding(msgspec.Struct, frozen=True):
     """One thing that was looked at: what it is, how it is, and what to do about it.
 
-    ``details`` holds the same as values: texts, whole numbers, lists of texts.
+    ``examples`` are all that the message counts.  ``details`` holds the same as values: texts,
+    whole numbers, lists of texts.
     """
 
     check: str
@@ -26,11 +31,24 @@ class Finding(msgspec.Struct, frozen=True):
     message: str
     hint: str = ""
     details: dict[str, Any] = {}
+    examples: tuple[str, ...] = ()
+
+    @property
+    def shown_examples(self) -> list[str]:
+        """The first few examples, and how many others there are."""
+        more = len(self.examples) - _SHOWN
+        return [*self.examples[:_SHOWN], *([f"and {more:,} more"] if more > 0 else [])]
+
+    @property
+    def sentence(self) -> str:
+        """The message with the first few examples."""
+        return ": ".join(filter(None, (self.message, ", ".join(self.shown_examples))))
 
 
 class Report(msgspec.Struct, frozen=True):
-    """All findings, in the order in which a person reads them."""
+    """All findings about a home, in the order in which a person reads them."""
 
+    home: str
     findings: tuple[Finding, ...]
 
     @property
@@ -43,3 +61,24 @@ class Report(msgspec.Struct, frozen=True):
         """The worst of all."""
         order = list(Status)
         return max((f.status for f in self.findings), key=order.index, default=Status.OK)
+
+
+def about_paths(
+    check: str, status: Status, message: str, paths: Iterable[str], hint: str = ""
+) -> Finding:
+    """Make a finding about files, in their order by name."""
+    names = sorted(paths)
+    return Finding(check, status, message, hint, {"paths": names}, tuple(names))
+
+
+def number(count: int, noun: str) -> str:
+    """Write how many there are of something."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def size_text(size: int) -> str:
+    """Write a number of bytes for people."""
+    for length, unit in _UNITS:
+        if size >= length:
+            return f"{size / length:,.1f} {unit}"
+    return number(size, "byte")

@@ -21,6 +21,7 @@ _COUNTS = {  # of the tables that agents and Rollbook have; of logs about, as th
     "threads": "SELECT count(*) FROM threads",
     "logs": "SELECT coalesce(max(id) - min(id) + 1, 0) FROM logs",
 }
+_WRITE_VERSION = 18  # where a file's header says how it is written
 _FLAGS = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
 _HINT = "the program that owns it has to repair it; Rollbook only reads it"
 _Result = TypeVar("_Result")
@@ -86,13 +87,15 @@ class Snapshot:
 class Examination(msgspec.Struct, frozen=True):
     """What a look at a database file shows; ``integrity`` is "ok", or what is wrong, or empty.
 
-    Empty where there was no time to look at all of it.  Sizes are in bytes.
+    Empty where there was no time to look at all of it.  Sizes are in bytes.  ``journal_mode`` is
+    "wal" or "rollback", as files tell no more.
     """
 
     application_id: int
     page_bytes: int
     file_bytes: int
     wal_bytes: int
+    journal_mode: str
     versions: tuple[int, ...]
     rows: dict[str, int]
     integrity: str
@@ -105,23 +108,40 @@ def examine(path: Path, within_s: float | None) -> Examination:
     """
 
     def look(tx: SqliteTransaction) -> Examination:
-        present = {name for (name,) in tx.query("SELECT name FROM sqlite_schema")}
         versions: list[Row] = []
-        if "schema_migrations" in present:
+        if _has_column(tx, "schema_migrations", "version"):
             versions = tx.query("SELECT version FROM schema_migrations ORDER BY version")
         return Examination(
             application_id=tx.query("PRAGMA application_id")[0][0],
             page_bytes=tx.query("PRAGMA page_size")[0][0],
             file_bytes=path.stat().st_size,
             wal_bytes=_size(path.with_name(path.name + "-wal")),
+            journal_mode=_journal_mode(path),
             versions=tuple(version for (version,) in versions),
             rows={
-                name: tx.query(count)[0][0] for name, count in _COUNTS.items() if name in present
+                name: tx.query(count)[0][0]
+                for name, count in _COUNTS.items()
+                if _has_column(tx, name, "id")
             },
             integrity=tx.integrity(within_s),
         )
 
     return Snapshot(path).read(look)
+
+
+def sqlite_version() -> str:
+    """Say which SQLite reads and writes the databases."""
+    return apsw.sqlite_lib_version()
+
+
+def _has_column(tx: SqliteTransaction, table: str, column: str) -> bool:
+    sql = "SELECT 1 FROM pragma_table_info(:table) WHERE name = :column"
+    return bool(tx.query(sql, {"table": table, "column": column}))
+
+
+def _journal_mode(path: Path) -> str:
+    with path.open("rb") as file:
+        return "wal" if file.read(_WRITE_VERSION + 1)[_WRITE_VERSION:] == b"\x02" else "rollback"
 
 
 def _size(path: Path) -> int:
