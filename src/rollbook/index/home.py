@@ -1,8 +1,6 @@
 """The index of one home: opened whatever state it is in, kept whole, and made again when damaged."""
 
 import logging
-import os
-import shutil
 import threading
 from collections.abc import Callable
 from datetime import datetime
@@ -17,7 +15,6 @@ from rollbook.errors import (
     DatabaseUnwritableError,
     InvalidThreadIdError,
 )
-from rollbook.filesystem import make_private
 from rollbook.index.ahead import index_until
 from rollbook.index.backfill import Backfill
 from rollbook.index.background import BackgroundBackfill, is_synced
@@ -30,7 +27,7 @@ from rollbook.rollout.layout import find_rollouts, list_rollouts, locate, parse_
 from rollbook.store import threads
 from rollbook.store.engine import STATE
 from rollbook.store.sqlite import SqliteEngine
-from rollbook.store.sqlite_file import is_ours
+from rollbook.store.sqlite_file import copied, is_ours
 from rollbook.telemetry import ERRORS, count
 
 _log = logging.getLogger(__name__)
@@ -95,12 +92,7 @@ class HomeIndex:
         """Open a copy of what is there, as it may only lack a place for its log; else a new one."""
         try:
             directory = TemporaryDirectory(prefix="rollbook-", ignore_cleanup_errors=True)
-            place = Path(directory.name) / "rollbook" / "state.sqlite"
-            make_private(place.parent)
-            for end in ("", "-wal"):
-                if os.access(f"{path}{end}", os.R_OK):
-                    shutil.copyfile(f"{path}{end}", f"{place}{end}")
-            engine, _ = _open_or_begin_anew(place)
+            engine, _ = _open_or_begin_anew(copied(path, Path(directory.name)))
         except (OSError, DatabaseError) as error:
             raise why from error
         degraded = f"{why.message}: a temporary index takes its place"

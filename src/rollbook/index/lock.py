@@ -19,14 +19,14 @@ def sync_lock(location: str, timeout_s: float) -> Iterator[None]:
 
     Errors: DatabaseBusyError where another process still holds it then, DatabaseUnwritableError.
     """
-    import filelock  # takes longer to load than most commands run, and few need it
-
     path = sync_lock_path(location)
-    kind = filelock.SoftFileLock if is_network(path) else filelock.FileLock
-    lock = kind(path, timeout=timeout_s, mode=0o600)
     try:
+        import filelock  # takes longer to load than most commands run, and few need it
+
+        kind = filelock.SoftFileLock if is_network(path) else filelock.FileLock
+        lock = kind(path, timeout=timeout_s, mode=0o600)
         lock.acquire()
-    except filelock.Timeout as error:
+    except TimeoutError as error:
         holders = holders_of(path)
         raise DatabaseBusyError(
             f"{described(holders)} is syncing {location}",
@@ -45,4 +45,5 @@ def sync_lock(location: str, timeout_s: float) -> Iterator[None]:
 
 def sync_lock_path(location: str) -> Path:
     """Where the lock of a database is."""
-    return Path(f"{location}.sync.lock")
+    path = Path(f"{location}.sync.lock")
+    return path.with_suffix(".network.lock") if is_network(path) else path

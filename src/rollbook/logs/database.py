@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 import msgspec
@@ -25,7 +26,7 @@ from rollbook.model.log import LogEntry, LogLimits, LogQuery, LogRow
 from rollbook.store import logs
 from rollbook.store.engine import LOGS, Transaction
 from rollbook.store.sqlite import SqliteEngine
-from rollbook.store.sqlite_file import pending_files
+from rollbook.store.sqlite_file import copied, pending_files
 from rollbook.telemetry import ERRORS, count
 
 _CHECK_AFTER_PART = 64  # of the bound: when so much was written, look again
@@ -109,14 +110,30 @@ class LogDatabase:
         def read() -> _Result:
             try:
                 engine, _ = self._complete()
-            except DatabaseUnwritableError:
-                if os.path.exists(self._path):
-                    raise
-                return nothing
+            except DatabaseUnwritableError as error:
+                if not os.path.exists(self._path):
+                    return nothing
+                return self._read_copy(action, error)
             with engine.read() as tx:
                 return action(tx)
 
         return self._whatever_is_damaged(read)
+
+    def _read_copy(
+        self, action: Callable[[Transaction], _Result], why: DatabaseUnwritableError
+    ) -> _Result:
+        """Read where SQLite has no room for what it needs beside the file."""
+        _log.warning("the logs are read from a copy: %s", why.message)
+        try:
+            with TemporaryDirectory(prefix="rollbook-") as directory:
+                engine = SqliteEngine.open(copied(self._path, Path(directory)), LOGS)
+                try:
+                    with engine.read() as tx:
+                        return action(tx)
+                finally:
+                    engine.close()
+        except OSError as error:
+            raise why from error
 
     def _whatever_is_damaged(self, action: Callable[[], _Result]) -> _Result:
         """Do something; with a new database, if this one turns out to be damaged."""

@@ -29,7 +29,7 @@ from rollbook.forks import Gate, abandon, hold_during_fork, renew_after_fork
 from rollbook.holders import holders_of
 from rollbook.store.engine import STATE, Schema
 from rollbook.store.migrate import load_migrations, migrate, missing, read_applied
-from rollbook.store.sqlite_errors import BUSY, UNWRITABLE, as_ours, busy, damaged
+from rollbook.store.sqlite_errors import BUSY, UNWRITABLE, as_ours, busy, damaged, read_only
 from rollbook.store.sqlite_file import (
     WRITE_LOCK_BYTE,
     Identity,
@@ -65,11 +65,12 @@ _Result = TypeVar("_Result")
 
 
 class _Lent(NamedTuple):
-    """A connection, and which file it is to."""
+    """A connection, which file it is to, and why that can only be read, if so."""
 
     connection: apsw.Connection
     identity: Identity | None
     is_read_only: bool = False
+    why: Exception | None = None
 
 
 class SqliteEngine:
@@ -309,7 +310,7 @@ class SqliteEngine:
         if identity is None:
             return None
         with self._told_of(identity):
-            lent, why = self._try_to_connect()
+            lent = self._try_to_connect()
             try:
                 is_new = identity != self._ready
                 if not is_new or self._is_up_to_date(lent.connection):
@@ -321,13 +322,10 @@ class SqliteEngine:
                 raise
             self._drop(lent)
         if lent.is_read_only:
-            raise DatabaseUnwritableError(
-                f"the database {self._path} has to be brought up to date and can't be written",
-                hint="check the permissions of the file and its directory",
-            ) from why
+            raise read_only(self._path, lent.why)
         return None
 
-    def _try_to_connect(self) -> tuple[_Lent, Exception | None]:
+    def _try_to_connect(self) -> _Lent:
         """Connect for writing, else for reading, else to the file as it lies there."""
         refused: Exception | None = None
         for options in ("mode=rw", "mode=ro", "mode=ro&immutable=1"):
@@ -340,7 +338,7 @@ class SqliteEngine:
                 continue
             identity = self._file.identity()
             is_read_only = connection.readonly("main")
-            return _Lent(connection, identity, is_read_only), refused
+            return _Lent(connection, identity, is_read_only, refused)
         raise refused or AssertionError
 
     def _raw_connection(self, options: str) -> apsw.Connection:
@@ -445,6 +443,8 @@ class SqliteEngine:
             ) from error
         if not header:
             return
+        if os.path.exists(beside(self._path, "-journal")):
+            return  # somebody was killed in the middle: SQLite brings back what was there before
         if not header.startswith(_MAGIC):
             raise self._damaged("file is not a database")
         if int.from_bytes(header[_MARK], "big") != self._schema.application_id:
@@ -465,12 +465,12 @@ class SqliteEngine:
                 lent = self._readers.get_nowait()
             except Empty:
                 return self._connect()
-            if lent.identity == self._file.identity() and not lent.is_read_only:
+            if lent.identity == self._file.identity():
                 return lent
             self._drop(lent)
 
     def _put_back(self, lent: _Lent) -> None:
-        if self._file.keeps_connections:
+        if self._file.keeps_connections and not lent.is_read_only:
             self._readers.put(lent)
         else:
             self._drop(lent)
@@ -491,7 +491,7 @@ class SqliteEngine:
         if not self._write_lock.acquire(timeout=wait_s):
             raise busy(self._path, wait_s, who="this process")
         try:
-            with self._translated(), self._file.reading():
+            with self._translated(), self._file.reading(writing=True):
                 connection = self._current_writer(deadline, begin=begin)
                 try:
                     with self._told_of(self._file.identity()):
@@ -515,10 +515,7 @@ class SqliteEngine:
                 lent = self._connect()
                 if lent.is_read_only:
                     self._drop(lent)
-                    raise DatabaseUnwritableError(
-                        f"the database {self._path} can't be written, only read",
-                        hint="check the permissions of the file and its directory, and the disk",
-                    )
+                    raise read_only(self._path, lent.why)
                 lent.connection.set_busy_timeout(0)
                 self._writer = lent._replace(identity=self._file.parts())
                 self._has_written = True

@@ -82,6 +82,15 @@ def busy(
     )
 
 
+def read_only(path: Path, why: Exception | None) -> DatabaseUnwritableError:
+    """The error of a file that could be opened for reading alone."""
+    cause = f": {why}" if why else ""
+    return DatabaseUnwritableError(
+        f"the database {path} can't be written, only read{cause}",
+        hint=_hint(why) if why else _CHECK,
+    )
+
+
 def unwritable(path: Path, error: OSError) -> DatabaseUnwritableError:
     """The error of a file that can't be made or changed."""
     hint = "name a file in a directory that you can write to with --db"

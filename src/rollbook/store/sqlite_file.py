@@ -12,6 +12,7 @@ import fcntl
 import os
 import random
 import re
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -34,6 +35,7 @@ PENDING = "-pending"  # as long as its rows have not all been carried over
 WRITE_LOCK_BYTE = 120  # of the -shm, where SQLite's writers lock
 
 _MAY_NOT = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT)
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 _WAIT_S = (0.001, 0.02)
 _UNNAMEABLE = re.compile(r"[^a-z0-9]+")
 _REASON_LENGTH = 40
@@ -56,7 +58,7 @@ class DatabaseFile(Protocol):
     def parts(self) -> Identity:
         """Say which files belong to it now: a writer's are lost with any of them."""
 
-    def reading(self) -> AbstractContextManager[None]:
+    def reading(self, *, writing: bool = False) -> AbstractContextManager[None]:
         """Surround a transaction."""
 
     def connecting(self) -> AbstractContextManager[None]:
@@ -107,8 +109,9 @@ class LocalFile:
         """Say which files belong to it now."""
         return sum((_identity(path) or () for path in (self.path, *self._companions)), ())
 
-    def reading(self) -> AbstractContextManager[None]:
+    def reading(self, *, writing: bool = False) -> AbstractContextManager[None]:
         """Surround a transaction: with nothing, as SQLite does it all."""
+        del writing
         return nullcontext()
 
     def connecting(self) -> AbstractContextManager[None]:
@@ -216,7 +219,7 @@ class NetworkFile:
         return self.identity() or ()
 
     @contextmanager
-    def reading(self) -> Iterator[None]:
+    def reading(self, *, writing: bool = False) -> Iterator[None]:
         """Surround a transaction."""
         import filelock  # takes longer to load than most commands run
 
@@ -233,14 +236,20 @@ class NetworkFile:
                 who = f"the process that {lock_path} names"
                 raise busy(self.path, self._give_up_after_s, who=who) from error
             except OSError as error:
-                raise unwritable(self.path, error) from error
+                if error.errno not in _NO_ROOM or writing:
+                    raise unwritable(self.path, error) from error
+                yield  # where no lock file can be made nobody can begin to write
+                return
             try:
                 yield
             finally:
                 self._lock.release()
 
     connecting = reading
-    replacing = reading
+
+    def replacing(self) -> AbstractContextManager[None]:
+        """Surround a change of the file itself."""
+        return self.reading(writing=True)
 
     def pin(self) -> bool:
         """Keep the file from being replaced: it is ours alone already."""
@@ -347,6 +356,19 @@ def set_aside(path: Path, why: str, *, is_needed: bool) -> Path | None:
     except OSError as error:
         raise unwritable(path, error) from error
     return kept if kept.exists() else None
+
+
+def copied(path: Path, directory: Path) -> Path:
+    """Copy a database, with its log, to where it can be opened; gives the place of the copy.
+
+    For one that nobody can write to.  There may be none to copy.  Errors: OSError.
+    """
+    place = directory / "rollbook" / path.name
+    make_private(place.parent)
+    for end in ("", "-wal"):
+        if os.access(beside(path, end), os.R_OK):
+            shutil.copyfile(beside(path, end), beside(place, end))
+    return place
 
 
 def kept_files(path: Path) -> list[Path]:
