@@ -7,10 +7,15 @@ on a network file system a lock file, which is taken over when its holder has di
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rollbook.errors import DatabaseBusyError, DatabaseUnwritableError
 from rollbook.filesystem import is_network
 from rollbook.holders import described, holders_of
+from rollbook.lock_file import LockFile
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 
 @contextmanager
@@ -21,11 +26,8 @@ def sync_lock(location: str, timeout_s: float) -> Iterator[None]:
     """
     path = sync_lock_path(location)
     try:
-        import filelock  # takes longer to load than most commands run, and few need it
-
-        kind = filelock.SoftFileLock if is_network(path) else filelock.FileLock
-        lock = kind(path, timeout=timeout_s, mode=0o600)
-        lock.acquire()
+        lock = LockFile(path) if is_network(path) else _local_lock(path)
+        lock.acquire(timeout_s)
     except TimeoutError as error:
         holders = holders_of(path)
         raise DatabaseBusyError(
@@ -41,6 +43,12 @@ def sync_lock(location: str, timeout_s: float) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _local_lock(path: Path) -> "FileLock":
+    from filelock import FileLock  # takes longer to load than most commands run
+
+    return FileLock(path, mode=0o600)
 
 
 def sync_lock_path(location: str) -> Path:

@@ -12,19 +12,18 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from rollbook.errors import RolloutError, ThreadInUseError
 from rollbook.filesystem import is_network, make_private, open_regular, sync_directory
 from rollbook.forks import abandon
+from rollbook.lock_file import LockFile
 from rollbook.rollout.extract import reading
 from rollbook.rollout.layout import RolloutFile, file_below
 from rollbook.rollout.lines import MalformedLineError, decode_line
 
-if TYPE_CHECKING:
-    from filelock import BaseFileLock
-
 _BLOCK_BYTES = 1 << 16
+_CREATING_MOST_S = 30.0
 _DESCRIPTORS = "/proc/self/fd"
 _log = logging.getLogger(__name__)
 
@@ -182,8 +181,15 @@ def exclusive(directory: Path) -> Iterator[None]:
         raise RolloutError(f"can't be used: {error.strerror}", path=str(directory)) from error
     try:
         if is_network(directory):
-            with _lock_file(directory / "new"):
+            lock = LockFile(directory / ".new.lock")
+            try:
+                lock.acquire(_CREATING_MOST_S)
+            except OSError as error:
+                raise RolloutError(f"can't be locked: {error}", path=str(lock.path)) from error
+            try:
                 yield
+            finally:
+                lock.release()
         else:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
@@ -227,15 +233,15 @@ def is_in_use(path: Path) -> bool:
 
 
 class _Lock:
-    """The lock on a rollout that is open, from its making on.  Errors: ThreadInUseError."""
+    """The lock on a rollout that is open, from its making on.  Errors: ThreadInUseError, RolloutError."""
 
     def __init__(self, path: Path, descriptor: int, kind: int = fcntl.LOCK_EX) -> None:
         self._descriptor = descriptor
-        self._file: BaseFileLock | None = None
+        self._file: LockFile | None = None
         try:
             if is_network(path):
-                self._file = _lock_file(path)
-                self._file.acquire(timeout=0)
+                self._file = LockFile(path.with_name(f".{path.name}.lock"))
+                self._file.acquire(0)
             else:
                 fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
         except (BlockingIOError, TimeoutError) as error:
@@ -243,6 +249,8 @@ class _Lock:
                 f"another recorder is writing to {path}",
                 hint="close that one, or fork the thread instead",
             ) from error
+        except OSError as error:
+            raise RolloutError(f"can't be locked: {error.strerror}", path=str(path)) from error
 
     def release(self) -> None:
         """Free it, also where a forked child has not let the file go yet."""
@@ -286,9 +294,3 @@ class _NewFile:
         if self._hidden is not None:
             self._hidden.unlink(missing_ok=True)
             self._hidden = None
-
-
-def _lock_file(path: Path) -> "BaseFileLock":
-    from filelock import SoftFileLock  # only needed here
-
-    return SoftFileLock(path.with_name(f".{path.name}.lock"), mode=0o600, thread_local=False)

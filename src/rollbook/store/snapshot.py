@@ -2,7 +2,9 @@
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TypeVar
 from urllib.parse import quote
 
@@ -13,6 +15,7 @@ from rollbook.errors import DatabaseBusyError, DatabaseDamagedError, DatabaseErr
 from rollbook.store.engine import Row
 from rollbook.store.sqlite import opening
 from rollbook.store.sqlite_errors import BUSY, busy, translated
+from rollbook.store.sqlite_file import ALONE, beside, copied, has_content, is_shared
 from rollbook.store.sqlite_transaction import SqliteTransaction
 
 _WAIT_S = 5.0
@@ -22,7 +25,6 @@ _COUNTS = {  # of the tables that agents and Rollbook have; of logs about, as th
     "logs": "SELECT coalesce(max(id) - min(id) + 1, 0) FROM logs",
 }
 _WRITE_VERSION = 18  # where a file's header says how it is written
-_FLAGS = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
 _HINT = "the program that owns it has to repair it; Rollbook only reads it"
 _Result = TypeVar("_Result")
 
@@ -30,13 +32,15 @@ _Result = TypeVar("_Result")
 class Snapshot:
     """The committed content of a database file, opened anew for each :meth:`read`.
 
-    Where a WAL lies beside the file, a program may have it open: then a read is one more reader of
-    the WAL, which holds up nobody.  Otherwise the file is read as it lies there, without any lock
-    or file of SQLite's beside it, and read again if it has changed meanwhile.
+    Where a WAL and its shared memory lie beside the file, a program may have it open: then a read
+    is one more reader of the WAL, which holds up nobody.  Otherwise the file is read as it lies
+    there, with its WAL, without any lock or file of SQLite's beside it, and read again if it has
+    changed meanwhile.  A transaction that was not finished is undone in a copy.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._logs = [beside(path, end) for end in ("-wal", "-journal")]
 
     def read(self, action: Callable[[SqliteTransaction], _Result]) -> _Result:
         """Run an action on a connection that can't write; all of it sees one moment.
@@ -47,23 +51,36 @@ class Snapshot:
         for _ in range(_ATTEMPTS):
             before = self._look()
             try:
-                result = self._run(action, in_wal=before is None)
+                result = self._read(action)
             except DatabaseDamagedError:
-                if before == self._look():
+                if before is None or before == self._look():
                     raise
                 continue  # it was being changed while it was read without a lock
-            if before == self._look():
+            if before is None or before == self._look():
                 return result
         raise DatabaseBusyError(f"the database {self.path} changes faster than it can be read")
 
-    def _run(self, action: Callable[[SqliteTransaction], _Result], *, in_wal: bool) -> _Result:
-        mode = "mode=ro" if in_wal else "mode=ro&immutable=1"
+    def _read(self, action: Callable[[SqliteTransaction], _Result]) -> _Result:
+        if has_content(beside(self.path, "-journal")):
+            with TemporaryDirectory(prefix="rollbook-") as directory:
+                return self._run(copied(self.path, Path(directory)), "mode=rw", action)
+        if not has_content(beside(self.path, "-wal")):
+            return self._run(self.path, "mode=ro&immutable=1", action)
+        options = "mode=ro" if is_shared(self.path) else f"mode=ro&{ALONE}"
+        return self._run(self.path, options, action)
+
+    def _run(
+        self, path: Path, options: str, action: Callable[[SqliteTransaction], _Result]
+    ) -> _Result:
+        flags = apsw.SQLITE_OPEN_URI
+        flags |= apsw.SQLITE_OPEN_READWRITE if "rw" in options else apsw.SQLITE_OPEN_READONLY
         with opening, translated(self.path, _HINT):
-            connection = apsw.Connection(
-                f"file:{quote(os.fsencode(self.path))}?{mode}", flags=_FLAGS
-            )
+            connection = apsw.Connection(f"file:{quote(os.fsencode(path))}?{options}", flags=flags)
             try:
+                connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
                 connection.set_busy_timeout(int(_WAIT_S * 1000))
+                if ALONE in options:
+                    connection.execute("PRAGMA locking_mode = EXCLUSIVE").fetchall()
                 connection.execute("BEGIN")
                 return action(SqliteTransaction(connection))
             except BUSY as error:
@@ -73,15 +90,18 @@ class Snapshot:
 
     def _look(self) -> tuple[int, ...] | None:
         """Say what shows a change of the file; None where SQLite's own locks have to."""
-        if any(self.path.with_name(self.path.name + end).exists() for end in ("-wal", "-journal")):
+        if is_shared(self.path) and has_content(beside(self.path, "-wal")):
             return None
         try:
-            status = self.path.stat()
+            found = _state_of(self.path)
         except OSError as error:
             raise DatabaseError(
                 f"the database {self.path} can't be read: {error.strerror}"
             ) from error
-        return status.st_ino, status.st_size, status.st_mtime_ns
+        for log in self._logs:
+            with suppress(FileNotFoundError):
+                found += _state_of(log)
+        return found
 
 
 class Examination(msgspec.Struct, frozen=True):
@@ -142,6 +162,11 @@ def _has_column(tx: SqliteTransaction, table: str, column: str) -> bool:
 def _journal_mode(path: Path) -> str:
     with path.open("rb") as file:
         return "wal" if file.read(_WRITE_VERSION + 1)[_WRITE_VERSION:] == b"\x02" else "rollback"
+
+
+def _state_of(path: Path) -> tuple[int, ...]:
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _size(path: Path) -> int:

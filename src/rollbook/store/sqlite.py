@@ -31,14 +31,18 @@ from rollbook.store.engine import STATE, Schema
 from rollbook.store.migrate import load_migrations, migrate, missing, read_applied
 from rollbook.store.sqlite_errors import BUSY, UNWRITABLE, as_ours, busy, damaged, read_only
 from rollbook.store.sqlite_file import (
+    ALONE,
     WRITE_LOCK_BYTE,
     Identity,
     beside,
     check_place,
     create,
     database_file,
+    has_content,
     has_log,
     is_known,
+    is_ours,
+    is_shared,
     set_aside,
 )
 from rollbook.store.sqlite_transaction import SqliteTransaction
@@ -54,9 +58,11 @@ _AT_ONCE = 20
 _SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.00005, 0.005
 
 _VERIFY_AT_MOST_S = 2.0
-_HEADER_BYTES = 100
+_HEADER_BYTES = 105
 _MAGIC = b"SQLite format 3\0"
 _MARK = slice(68, 72)
+_FIRST_PAGE = slice(100, 105)
+_EMPTY_PAGE = b"\x0d\0\0\0\0"  # the leaf of a table without rows: there are no tables
 _CHANGES = 3  # of the file while a connection is being made, before that is an error
 
 opening = Gate(FORK_WAITS_S)  # connections that no engine has in its hands yet
@@ -326,11 +332,9 @@ class SqliteEngine:
         return None
 
     def _try_to_connect(self) -> _Lent:
-        """Connect for writing, else for reading, else to the file as it lies there."""
+        """Connect for writing, else for reading what was committed."""
         refused: Exception | None = None
-        for options in ("mode=rw", "mode=ro", "mode=ro&immutable=1"):
-            if "immutable" in options and refused and has_log(self._path):
-                break  # without its log the file is not what was committed
+        for options in self._ways_to_connect():
             try:
                 connection = self._raw_connection(options)
             except UNWRITABLE as error:
@@ -339,7 +343,19 @@ class SqliteEngine:
             identity = self._file.identity()
             is_read_only = connection.readonly("main")
             return _Lent(connection, identity, is_read_only, refused)
-        raise refused or AssertionError
+        raise refused or DatabaseUnwritableError(
+            f"a transaction in {self._path} was not finished, and nothing can be written here",
+            hint=f"open it where {self._path.parent} can be written to",
+        )
+
+    def _ways_to_connect(self) -> Iterator[str]:
+        """List the ways to open the file, the best first: none but the first leaves a trace."""
+        if self._file.may_be_written and os.access(self._path, os.W_OK):
+            yield "mode=rw"
+        if not has_log(self._path):
+            yield "mode=ro&immutable=1"
+        elif not has_content(beside(self._path, "-journal")):  # that has to be rolled back first
+            yield "mode=ro" if is_shared(self._path) else f"mode=ro&{ALONE}"
 
     def _raw_connection(self, options: str) -> apsw.Connection:
         if self._is_closed:
@@ -351,7 +367,9 @@ class SqliteEngine:
         )
         try:
             connection.set_busy_timeout(int(BUSY_TIMEOUT_S * 1000))
-            if not self._file.keeps_connections:
+            if "rw" not in options:
+                connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+            if not self._file.keeps_connections or ALONE in options:
                 # Alone with the file: so even one that was in WAL mode needs no shared memory.
                 connection.execute("PRAGMA locking_mode = EXCLUSIVE").fetchall()
                 if "rw" in options:
@@ -443,11 +461,13 @@ class SqliteEngine:
             ) from error
         if not header:
             return
-        if os.path.exists(beside(self._path, "-journal")):
-            return  # somebody was killed in the middle: SQLite brings back what was there before
         if not header.startswith(_MAGIC):
             raise self._damaged("file is not a database")
-        if int.from_bytes(header[_MARK], "big") != self._schema.application_id:
+        mark = int.from_bytes(header[_MARK], "big")
+        is_begun = not mark and header[_FIRST_PAGE] == _EMPTY_PAGE
+        if is_begun and (is_ours(self._path) or not has_log(self._path)):
+            return  # whoever made it was killed before it got its mark
+        if mark != self._schema.application_id:
             raise DatabaseError(
                 f"{self._path} is a database of another program,"
                 f" not the {self._schema.name} of Rollbook",

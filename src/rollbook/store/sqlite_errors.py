@@ -25,7 +25,7 @@ UNWRITABLE = (
     apsw.IOError,
 )
 _DAMAGED = (apsw.CorruptError, apsw.NotADBError)
-_DAMAGED_READ = (apsw.SQLITE_IOERR_SHORT_READ, apsw.SQLITE_IOERR_DATA, apsw.SQLITE_IOERR_CORRUPTFS)
+_DAMAGED_READ = (apsw.SQLITE_IOERR_SHORT_READ, apsw.SQLITE_IOERR_DATA)
 # The statements are ours and the schema is, too: so where they don't fit, the file is damaged.
 _MISFITS = (
     "no such table",
@@ -36,6 +36,8 @@ _MISFITS = (
     "file is encrypted",
 )
 _FILES_OF_A_CONNECTION = 4
+_LITTLE_BYTES = 4 << 20
+_PAGE_BYTES = 4096
 _CHECK = "check the permissions of the file and its directory, or name another with --db"
 
 
@@ -59,9 +61,14 @@ def as_ours(path: Path, error: Exception, damage_hint: str) -> DatabaseError:
     if isinstance(error, apsw.SQLError):
         is_damage = any(text in str(error) for text in _MISFITS)
     if is_damage:
-        return damaged(path, str(error), damage_hint)
+        failure = _failure(path)  # which SQLite takes for damage, too
+        if failure is None:
+            return damaged(path, str(error), damage_hint)
+        message = f"the database {path} can't be read: disk I/O error ({failure.strerror})"
+        return DatabaseUnwritableError(message, hint=_hint(path, failure))
     if isinstance(error, UNWRITABLE):
-        return DatabaseUnwritableError(f"the database {path} refused: {error}", hint=_hint(error))
+        message = f"the database {path} refused: {error}"
+        return DatabaseUnwritableError(message, hint=_hint(path, error))
     return DatabaseError(f"the database {path} refused: {error}")
 
 
@@ -87,28 +94,53 @@ def read_only(path: Path, why: Exception | None) -> DatabaseUnwritableError:
     cause = f": {why}" if why else ""
     return DatabaseUnwritableError(
         f"the database {path} can't be written, only read{cause}",
-        hint=_hint(why) if why else _CHECK,
+        hint=_hint(path, why) if why else _CHECK,
     )
 
 
 def unwritable(path: Path, error: OSError) -> DatabaseUnwritableError:
     """The error of a file that can't be made or changed."""
     hint = "name a file in a directory that you can write to with --db"
-    if error.errno in {errno.EMFILE, errno.ENFILE}:
-        hint = _hint(error)
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        hint = "free some disk space"
+    if error.errno in {errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT, errno.EIO}:
+        hint = _hint(path, error)
     return DatabaseUnwritableError(
         f"the database {path} can't be created or written: {error.strerror}", hint=hint
     )
 
 
-def _hint(error: Exception) -> str:
-    if isinstance(error, apsw.FullError):
+def _hint(path: Path, error: Exception) -> str:
+    is_full = isinstance(error, apsw.FullError)
+    if isinstance(error, OSError):
+        is_full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+    if is_full or _is_full(path):
         return "free some disk space"
     if _has_no_files_left():
         return "this process has too many files open: close some, or raise `ulimit -n`"
-    return "check the disk" if isinstance(error, apsw.IOError) else _CHECK
+    is_disk = isinstance(error, (apsw.IOError, OSError))
+    return "check the disk" if is_disk else _CHECK
+
+
+def _is_full(path: Path) -> bool:
+    """Say whether there is no room on a disk for what SQLite has to make, and doesn't tell so."""
+    try:
+        disk = os.statvfs(path.parent)
+    except OSError:
+        return False
+    return disk.f_bavail * disk.f_frsize < _LITTLE_BYTES
+
+
+def _failure(path: Path) -> OSError | None:
+    """Find the error with which a disk, or the file system, keeps a file from being read."""
+    for end in ("", "-wal"):
+        try:
+            with open(f"{path}{end}", "rb", buffering=0) as file:
+                while file.read(_PAGE_BYTES):
+                    pass
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            return error
+    return None
 
 
 def _has_no_files_left() -> bool:

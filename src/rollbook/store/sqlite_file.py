@@ -19,21 +19,22 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from rollbook.errors import DatabaseUnwritableError
 from rollbook.filesystem import is_network, make_private
 from rollbook.holders import holders_of
+from rollbook.lock_file import LockFile
 from rollbook.store.sqlite_errors import busy, unwritable
-
-if TYPE_CHECKING:
-    from filelock import SoftFileLock
 
 KEPT_FILES = 5  # damaged ones, the newest
 COMPANIONS = ("-wal", "-shm", "-journal")
 PENDING = "-pending"  # as long as its rows have not all been carried over
 WRITE_LOCK_BYTE = 120  # of the -shm, where SQLite's writers lock
 
+ALONE = "vfs=unix-none"  # for who needs no locks, as nobody else has the file
+
+_SHARED_BYTES = 32 << 10  # at least, or the file could not be made
 _MAY_NOT = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT)
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 _WAIT_S = (0.001, 0.02)
@@ -51,6 +52,7 @@ class DatabaseFile(Protocol):
     vfs: str | None
     journal_mode: str
     keeps_connections: bool
+    may_be_written: bool
 
     def identity(self) -> Identity | None:
         """Say which file it is now; None where there is none."""
@@ -92,6 +94,7 @@ class LocalFile:
     vfs: str | None = None
     journal_mode = "wal"
     keeps_connections = True
+    may_be_written = True
 
     def __init__(self, path: Path, give_up_after_s: float) -> None:
         self.path = path
@@ -206,9 +209,10 @@ class NetworkFile:
 
     def __init__(self, path: Path, give_up_after_s: float) -> None:
         self.path = path
+        self.may_be_written = True
         self._give_up_after_s = give_up_after_s
         self._is_mine = threading.RLock()
-        self._lock: SoftFileLock | None = None
+        self._lock: LockFile | None = None
 
     def identity(self) -> Identity | None:
         """Say which file it is now."""
@@ -220,30 +224,46 @@ class NetworkFile:
 
     @contextmanager
     def reading(self, *, writing: bool = False) -> Iterator[None]:
-        """Surround a transaction."""
-        import filelock  # takes longer to load than most commands run
-
-        lock_path = beside(self.path, ".network.lock")
+        """Surround a transaction.  Where no lock file can be made, it can only be read."""
         with self._is_mine:
+            if not self.may_be_written and not writing:
+                yield
+                return
             if self._lock is None:
-                self._lock = filelock.SoftFileLock(
-                    lock_path, mode=0o600, poll_interval=_WAIT_S[1], thread_local=False
-                )
+                self._lock = LockFile(beside(self.path, ".network.lock"))
             try:
-                self._lock.acquire(timeout=self._give_up_after_s)
-            except filelock.Timeout as error:
-                _remove_empty(lock_path)
-                who = f"the process that {lock_path} names"
+                self._lock.acquire(self._give_up_after_s)
+            except TimeoutError as error:
+                who = f"the process that {self._lock.path} names"
                 raise busy(self.path, self._give_up_after_s, who=who) from error
             except OSError as error:
                 if error.errno not in _NO_ROOM or writing:
                     raise unwritable(self.path, error) from error
-                yield  # where no lock file can be made nobody can begin to write
+                with self._looked_at():
+                    yield
                 return
             try:
                 yield
             finally:
                 self._lock.release()
+
+    @contextmanager
+    def _looked_at(self) -> Iterator[None]:
+        """Surround a transaction without a lock, of a file that others seldom write to."""
+        before, self.may_be_written = self._look(), False
+        try:
+            yield
+        finally:
+            self.may_be_written = True
+        if before != self._look():
+            raise busy(self.path, 0, who="another machine")
+
+    def _look(self) -> tuple[int, int, int] | None:
+        try:
+            status = self.path.stat()
+        except OSError:
+            return None
+        return status.st_ino, status.st_size, status.st_mtime_ns
 
     connecting = reading
 
@@ -317,9 +337,19 @@ def is_known(path: Path) -> bool:
 
 
 def has_log(path: Path) -> bool:
-    """Say whether there is anything in a database's log."""
+    """Say whether the file alone is not what was committed: there is a log, or a journal."""
+    return any(has_content(beside(path, end)) for end in ("-wal", "-journal"))
+
+
+def is_shared(path: Path) -> bool:
+    """Say whether a database in WAL mode may be in use: there is the memory that its users share."""
+    return has_content(beside(path, "-shm"), _SHARED_BYTES)
+
+
+def has_content(path: Path, min_bytes: int = 1) -> bool:
+    """Say whether there is a file, and so much in it."""
     try:
-        return os.stat(beside(path, "-wal")).st_size > 0
+        return os.stat(path).st_size >= min_bytes
     except OSError:
         return False
 
@@ -359,13 +389,13 @@ def set_aside(path: Path, why: str, *, is_needed: bool) -> Path | None:
 
 
 def copied(path: Path, directory: Path) -> Path:
-    """Copy a database, with its log, to where it can be opened; gives the place of the copy.
+    """Copy a database, with its log or journal, to where it can be opened; gives the place of the copy.
 
     For one that nobody can write to.  There may be none to copy.  Errors: OSError.
     """
     place = directory / "rollbook" / path.name
     make_private(place.parent)
-    for end in ("", "-wal"):
+    for end in ("", "-wal", "-journal"):
         if os.access(beside(path, end), os.R_OK):
             shutil.copyfile(beside(path, end), beside(place, end))
     return place
@@ -406,15 +436,6 @@ def needed(kept: Path) -> Iterator[bool]:
 def beside(path: Path, end: str) -> Path:
     """Name a file that belongs to another one."""
     return path.with_name(path.name + end)
-
-
-def _remove_empty(lock_path: Path) -> None:
-    """Remove a lock file that says nothing: a power cut has left it, and nobody else would."""
-    try:
-        if not lock_path.stat().st_size:
-            lock_path.unlink()
-    except FileNotFoundError:
-        return
 
 
 def _identity(path: Path) -> Identity | None:
