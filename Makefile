@@ -29,10 +29,10 @@ run: $(VENV)/.installed
 	$(BIN)/rollbook list --home "$$home"
 
 test: $(VENV)/.installed-test lint
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 test-faults: $(VENV)/.installed-test
-	$(BIN)/pytest --all-faults tests/faults
+	$(BIN)/pytest -n 2 --dist loadfile --all-faults tests/faults
 
 test-codex: $(VENV)/.installed-test
 	$(BIN)/pytest -m codex tests/codex

@@ -31,6 +31,16 @@ def pytest_report_header(config):
     return f"faults: repeat with --fault-seed={config.getoption('fault_seed')}"
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport():
+    """Let half a character, which tests log on purpose, get from the worker to the terminal."""
+    report = yield
+    report.sections = [
+        (name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections
+    ]
+    return report
+
+
 class ConsoleParser(CodeBlockParser):
     """Run ``$ command`` lines in a shell and compare what they print; ``...`` stands for anything."""
 

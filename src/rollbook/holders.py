@@ -101,7 +101,8 @@ def way_out(holders: Iterable[Holder]) -> str:
 def _holder(pid: int) -> Holder:
     """Look a process up; one of another namespace, or that has just ended, has no name."""
     try:
-        program, _, rest = (_PROCESSES / str(pid) / "stat").read_text("utf-8").rpartition(")")
-    except (OSError, UnicodeDecodeError):
+        text = (_PROCESSES / str(pid) / "stat").read_text("utf-8", "replace")
+    except OSError:
         return Holder(pid, "unknown", is_stopped=False)
+    program, _, rest = text.rpartition(")")
     return Holder(pid, program.partition("(")[2], rest.split()[0] in _STOPPED)

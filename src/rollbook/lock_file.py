@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import re
 import tempfile
 import time
 from collections.abc import Iterator
@@ -13,8 +14,10 @@ from typing import NamedTuple
 
 _POLL_S = 0.02
 _LOOK_EVERY_S = 1.0
+_SOON_S = 0.1
 _TAKEN_OVER_WITHIN_S = 0.2  # by the library, where the file system can exchange two names
-_HALF_MADE_AFTER_S = 60.0  # a lock file says after some milliseconds who has made it
+_MOST_BYTES = 1024
+_NAMELESS_S = 3.0  # whoever makes a lock file says within milliseconds who it is
 
 
 class _Marker(NamedTuple):
@@ -22,8 +25,11 @@ class _Marker(NamedTuple):
 
     inode: int
     changed_ns: int
-    written_s: float
     content: bytes
+
+    def is_unfinished(self) -> bool:
+        """Say whether its maker has not said yet who it is, or was killed before."""
+        return not re.match(rb"\d+\n.+\n", self.content)
 
 
 class LockFile:
@@ -45,21 +51,24 @@ class LockFile:
         Errors: TimeoutError where somebody still has it then, OSError where it can't be made.
         """
         deadline = time.monotonic() + timeout_s
-        wait_s = 0.0
-        before: _Marker | None = None
+        wait_s = since = 0.0
+        seen: _Marker | None = None
         while True:
             try:
                 self._lock.acquire(timeout=wait_s)
             except TimeoutError:
-                now = self._look()
-                is_left = now is not None and _is_left(now)
-                if is_left and now == before:
-                    self._remove(now)
-                left_s = deadline - time.monotonic()
-                if left_s <= 0 and not is_left:
+                now = time.monotonic()
+                marker = _look(self.path)
+                if marker != seen:
+                    seen, since = marker, now
+                patience_s = _patience_s(marker)
+                if patience_s is None and now >= deadline:
                     raise
-                before = now
-                wait_s = _TAKEN_OVER_WITHIN_S if is_left else min(left_s, _LOOK_EVERY_S)
+                if patience_s is not None and now - since >= patience_s:
+                    self._remove(marker)
+                wait_s = (
+                    min(max(deadline - now, 0), _LOOK_EVERY_S) if patience_s is None else _SOON_S
+                )
             else:
                 return
 
@@ -67,30 +76,50 @@ class LockFile:
         """Let the next one have it."""
         self._lock.release()
 
-    def _look(self) -> _Marker | None:
-        try:
-            with self.path.open("rb") as file:
-                status = os.fstat(file.fileno())
-                return _Marker(status.st_ino, status.st_ctime_ns, status.st_mtime, file.read())
-        except FileNotFoundError:
-            return None
-
     def _remove(self, marker: _Marker | None) -> None:
         """Remove what the library can't take over, unless another process of this machine has."""
         with _alone_on_this_machine():
-            if self._look() == marker:
+            if _look(self.path) == marker:
                 self.path.unlink(missing_ok=True)
 
 
-def _is_left(marker: _Marker) -> bool:
-    """Say whether its maker is dead: a process of this machine, or one that a power cut has ended.
+def maker_of(path: Path) -> tuple[str, bool] | None:
+    """Say who has made a lock file, and whether that process is dead; None where there is none.
 
-    A process with the number of a dead one counts as that.
+    Errors: OSError.
     """
-    pid, _, host = marker.content.rstrip(b"\n").partition(b"\n")
-    if not marker.content.endswith(b"\n") or not pid.isdigit():
-        return time.time() - marker.written_s > _HALF_MADE_AFTER_S
-    if host.split(b"\n")[0] != _this_machine():
+    marker = _look(path)
+    if marker is None:
+        return None
+    pid, machine, *_ = [*marker.content.decode("utf-8", "replace").splitlines(), "?", "?"]
+    return f"process {pid} of {machine}", _is_left(marker)
+
+
+def _look(path: Path) -> _Marker | None:
+    try:
+        with path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            return _Marker(status.st_ino, status.st_ctime_ns, file.read(_MOST_BYTES))
+    except FileNotFoundError:
+        return None
+
+
+def _patience_s(marker: _Marker | None) -> float | None:
+    """Say how long a lock file may stay that nobody may be left for; None where somebody is."""
+    if marker is None:
+        return None
+    if marker.is_unfinished():
+        return _NAMELESS_S
+    return _TAKEN_OVER_WITHIN_S if _is_left(marker) else None
+
+
+def _is_left(marker: _Marker) -> bool:
+    """Say whether a process of this machine has made it that is dead.
+
+    One with the number of a dead one counts as that.
+    """
+    pid, _, rest = marker.content.partition(b"\n")
+    if marker.is_unfinished() or rest.split(b"\n")[0] != _this_machine():
         return False
     try:
         os.kill(int(pid), 0)

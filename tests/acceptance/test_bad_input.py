@@ -114,8 +114,9 @@ def test_a_home_that_may_not_be_written_to(home, tmp_path):
         "rollbook.cli.app.main()\n"
     )
     if os.geteuid() == 0:
-        for directory in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-            directory.chmod(0o755)
+        for directory in (tmp_path, *tmp_path.parents):
+            if not directory.stat().st_mode & 0o077:
+                directory.chmod(0o755)
 
     def run(*arguments) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import apsw
+import filelock
 import msgspec
 import pexpect
 import pytest
@@ -381,7 +382,8 @@ def test_a_root_that_leads_to_where_one_may_not_look_is_told(filled, doctor, obe
     finally:
         far.chmod(0o700)
     assert code == 1
-    assert findings["rollouts"][0]["message"].endswith("sessions can't be read: Permission denied")
+    message = findings["rollouts"][0]["message"]
+    assert message.endswith("sessions/ can't be listed: Permission denied")
     assert "no longer on disk" not in str(problems(findings))
 
 
@@ -522,7 +524,7 @@ def test_threads_that_the_index_has_lost_are_read_again(filled):
     assert statuses(filled) == {
         "problem": [f"1 thread lost from the index, not from the disk: {IDS[1]}"]
     }
-    assert repaired(filled) == ["indexed 1 thread that the index had lost"]
+    assert repaired(filled) == ["indexed 1 rollout, removed 0 that are gone"]
     assert statuses(filled) == {}
 
 
@@ -609,7 +611,9 @@ def test_lock_files_on_a_network_file_system_are_looked_at(filled, monkeypatch):
     monkeypatch.setenv("ROLLBOOK_NETWORK_FILES", "1")
     repaired(filled)
     lock = filled / "rollbook" / "state.sqlite.network.lock"
-    lock.write_text(f"4194305\n{os.uname().nodename}\n")
+    with filelock.SoftFileLock(lock):
+        machine = lock.read_text().splitlines()[1]
+    lock.write_text(f"4194305\n{machine}\n")
     assert any("1 lock file of processes that have ended" in n for n in statuses(filled)["note"])
     lock.write_text("1\nanother-machine\n")
     sentences = [finding.sentence for finding in examine_home(filled).findings]

@@ -411,7 +411,7 @@ def test_of_many_who_begin_the_same_thread_at_once_one_does(home):
         [TOOL, DynamicToolSpec("other", "", [])],
         [DynamicToolSpec("lookup", "", None)],
         [DynamicToolSpec("lookup", "", "object")],
-        [DynamicToolSpec("lookup", "", {"type": object()})],
+        [DynamicToolSpec("lookup", "", {"type": ...})],
     ],
 )
 def test_tools_that_codex_would_refuse_are_refused_before_anything_is_written(face, home, tools):
@@ -540,7 +540,7 @@ def test_records_may_have_a_time_of_their_own(face):
         {"type": 1, "payload": {}},
         {"type": "compacted", "payload": []},
         {"type": "compacted", "payload": None},
-        {"type": "compacted", "payload": {"a": object()}},
+        {"type": "compacted", "payload": {"a": ...}},
         {"type": "compacted", "payload": {}, "timestamp": 1},
         {"type": "\ud800", "payload": {}},
         {"type": "compacted", "payload": {}, "timestamp": "\ud800"},

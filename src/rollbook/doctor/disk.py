@@ -118,12 +118,6 @@ def read_index(home: Path, state: Path) -> Index | Finding:
         return Finding("index and disk", Status.PROBLEM, message, error.hint)
 
 
-def lost_threads(index: Index) -> list[str]:
-    """Find the threads whose rollout counts as read, and that the index has no more."""
-    read = {row.thread_id for row in index.files.values() if row.thread_id and not row.error}
-    return sorted(read - index.ids)
-
-
 def examine_rollouts(disk: Disk) -> Iterator[Finding]:
     """Say what lies below a home that can't be read, or needn't be there."""
     if disk.listing.failures:
@@ -171,7 +165,8 @@ def compare(disk: Disk, index: Index) -> Iterator[Finding]:
     yield from _failed(known)
     yield from _duplicates(disk.listing, known)
     yield from _without_rollout(disk, index)
-    lost = lost_threads(index)
+    read = {row.thread_id for row in index.files.values() if row.thread_id and not row.error}
+    lost = sorted(read - index.ids)
     if lost:
         message = f"{number(len(lost), 'thread')} lost from the index, not from the disk"
         yield _about_threads("threads", Status.PROBLEM, message, lost, _REPAIR)

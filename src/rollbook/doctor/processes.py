@@ -1,7 +1,6 @@
 """Look at who holds which lock."""
 
 import os
-import socket
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,11 +9,10 @@ from rollbook.doctor.disk import Disk
 from rollbook.doctor.report import Finding, Status, about_paths, number
 from rollbook.holders import Holder, holders_of, way_out, writers_below
 from rollbook.index.lock import sync_lock_path
+from rollbook.lock_file import maker_of
 from rollbook.logs.reader import logs_beside
 from rollbook.rollout.layout import ROOTS
 from rollbook.store.sqlite_file import WRITE_LOCK_BYTE, beside
-
-_PARTS = 2  # of a lock file: the process, and its machine
 
 
 def examine_locks(disk: Disk, state: Path) -> Iterator[Finding]:
@@ -77,13 +75,15 @@ def _lock_files(disk: Disk, state: Path) -> Iterator[Finding]:
     held, left = [], []
     for path in places:
         try:
-            pid, machine, *_ = [*path.read_text("utf-8").splitlines(), "", ""][:_PARTS]
-        except (OSError, ValueError):
+            made = maker_of(path)
+        except OSError:
             continue
-        if machine == socket.gethostname() and pid.isdecimal() and not _is_alive(int(pid)):
-            left.append(str(path))
-        else:
-            held.append(f"{path}: process {pid} of {machine}")
+        if made is not None:
+            maker, is_dead = made
+            if is_dead:
+                left.append(str(path))
+            else:
+                held.append(f"{path}: {maker}")
     if held:
         message = f"{number(len(held), 'lock file')} in use"
         yield Finding("locks", Status.OK, message, details={"files": held}, examples=tuple(held))
@@ -91,13 +91,3 @@ def _lock_files(disk: Disk, state: Path) -> Iterator[Finding]:
         message = f"{number(len(left), 'lock file')} of processes that have ended"
         hint = "nothing to do: whoever needs one takes it over"
         yield about_paths("locks", Status.NOTE, message, left, hint)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True

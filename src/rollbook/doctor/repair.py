@@ -12,7 +12,6 @@ from rollbook.doctor.databases import (
     own_files,
     size_of,
 )
-from rollbook.doctor.disk import Index, lost_threads, read_index
 from rollbook.doctor.report import number
 from rollbook.errors import DatabaseDamagedError, DatabaseError
 from rollbook.index.home import HomeIndex
@@ -50,14 +49,11 @@ def repair_home(
     yield from map(_told, sorted(set_aside))
     with StateRuntime.open(place, database=database, backfill=False, temporary=False) as state:
         stats = state.sync(progress=progress, wait_s=_WAIT_S)
-        restored = _restore_lost(state, state_file)
         if os.path.exists(own[1]):
             state.query_logs(LogQuery(limit=1))  # when the readable rows were carried over
     yield from map(_told, sorted(_kept(*own) - kept - set_aside))
     if stats.indexed or stats.removed:
         yield f"indexed {number(stats.indexed, 'rollout')}, removed {stats.removed} that are gone"
-    if restored:
-        yield f"indexed {number(restored, 'thread')} that the index had lost"
     for path in large:
         if _wal_bytes(path) <= LARGE_WAL_BYTES:
             yield f"brought the write-ahead log of {path} into it"
@@ -85,13 +81,6 @@ def _make_anew(home: Path, state: Path, logs: Path) -> None:
     damage = _damage_of(logs)
     if damage is not None:
         begin_anew(logs, damage)
-
-
-def _restore_lost(state: StateRuntime, state_file: Path) -> int:
-    """Have the threads read again that a sync takes for read."""
-    index = read_index(state.codex_home, state_file)
-    lost = lost_threads(index) if isinstance(index, Index) else []
-    return sum(state.get_thread(thread_id) is not None for thread_id in lost)
 
 
 def _damage_of(path: Path) -> DatabaseDamagedError | None:

@@ -77,12 +77,10 @@ def boot_id() -> str:
 
 def _remember_size(tx: Transaction, home: Path, path: str) -> None:
     """Say how much of the rollout the row knows, in case a power cut keeps only the row."""
-    if path.startswith(f"{home}/"):
-        try:
-            size = os.stat(path).st_size
-        except OSError:
-            return
-        files.set_applied(tx, path.removeprefix(f"{home}/"), size, boot_id())
+    below = path.removeprefix(f"{home}/")
+    file = stat_rollout(home, below) if below != path else None
+    if file is not None:
+        files.set_applied(tx, below, file.size, boot_id())
 
 
 def _own_tools(thread_id: str, items: Iterable[RolloutItem]) -> tuple[DynamicToolSpec, ...]:

@@ -24,6 +24,7 @@ from rollbook.rollout.layout import (
     list_rollouts,
     locate,
     parse_rollout_name,
+    plain_name,
     stat_rollout,
 )
 from rollbook.rollout.session_index import read_names, stat_names
@@ -104,8 +105,9 @@ class Backfill:
         self._failures += listing.failures
         with self._engine.read() as tx:
             known = self._known(tx)
+            forgotten = files.forgotten_threads(tx) if self._paths is None else set()
             state = files.get_backfill_state(tx)
-        changed = self._changed(listing, known)
+        changed = self._changed(listing, known, forgotten)
         changed = self._follow_moves(changed, listing, known)
         self._read(self._jobs(changed, known))
         if self._lost:
@@ -128,7 +130,7 @@ class Backfill:
         if self._paths is None:
             return list_rollouts(self._home)
         found = {path: stat_rollout(self._home, path) for path in self._paths}
-        roots = tuple(root for root in ROOTS if (self._home / root).is_dir())
+        roots = tuple(root for root in ROOTS if os.path.isdir(self._home / root))
         return HomeListing({path: file for path, file in found.items() if file}, [], roots)
 
     def _known(self, tx: Transaction) -> dict[str, FileRow]:
@@ -144,7 +146,9 @@ class Backfill:
         self._read(self._jobs(moved, known))
         return now
 
-    def _changed(self, listing: HomeListing, known: dict[str, FileRow]) -> list[RolloutFile]:
+    def _changed(
+        self, listing: HomeListing, known: dict[str, FileRow], forgotten: set[str]
+    ) -> list[RolloutFile]:
         changed = []
         for path, file in listing.files.items():
             row = known.get(path)
@@ -152,6 +156,8 @@ class Backfill:
                 changed.append(file)
             elif row.error is not None:
                 self._failures.append(RolloutFailure(path, row.error))
+            elif row.thread_id in forgotten:
+                changed.append(file)
             else:
                 self._counts["unchanged"] += 1
         return changed
@@ -245,6 +251,7 @@ class Backfill:
 
     def _remove(self, listing: HomeListing, known: dict[str, FileRow]) -> int:
         """Take out of the index what is gone from a root that was read through."""
+        unread = {plain_name(failure.path) for failure in listing.failures}
         homeless: list[tuple[str, str]] = []
         if self._paths is None:
             with self._engine.read() as tx:
@@ -254,12 +261,12 @@ class Backfill:
             for path, row in known.items()
             if path not in listing.files
             and path not in self._moved
-            and self._is_gone(path, listing)
+            and self._is_gone(path, listing, unread)
         ]
         gone_threads = {
             thread_id
             for thread_id, path in homeless
-            if self._is_gone(path.removeprefix(f"{self._home}/"), listing)
+            if self._is_gone(path.removeprefix(f"{self._home}/"), listing, unread)
         }
         if not gone_files and not gone_threads:
             return 0
@@ -285,9 +292,15 @@ class Backfill:
             self.changed.add(thread_id)
         return len(gone_files) + len(gone_threads - present)
 
-    def _is_gone(self, path: str, listing: HomeListing) -> bool:
+    def _is_gone(self, path: str, listing: HomeListing, unread: set[str]) -> bool:
+        """Say whether a rollout is missing where all was read; not for one that can't be looked at."""
         root = path.partition("/")[0]
-        return root in ROOTS and root in listing.complete_roots and not locate(self._home, path)
+        return (
+            root in ROOTS
+            and root in listing.complete_roots
+            and path not in unread
+            and not locate(self._home, path)
+        )
 
     def _finish(self, before: BackfillState | None) -> None:
         size, mtime_ns = self._names_state

@@ -260,7 +260,7 @@ def list_rollouts(home: Path) -> HomeListing:
             if _is_regular_rollout(entry):
                 _add_file(files, entry, path, failures.append)
         unreadable = any(failure.path.endswith("/") for failure in failures[failures_before:])
-        if (home / root).is_dir() and not unreadable:
+        if os.path.isdir(home / root) and not unreadable:
             complete.append(root)
     return HomeListing(files, failures, tuple(complete))
 

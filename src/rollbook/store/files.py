@@ -64,6 +64,11 @@ def of_thread(tx: Transaction, thread_id: str) -> list[FileRow]:
     return [_from_row(row) for row in tx.query(_STATEMENTS["of_thread"], {"thread_id": thread_id})]
 
 
+def forgotten_threads(tx: Transaction) -> set[str]:
+    """Find the threads that a rollout was read for, and that are no longer there."""
+    return {thread_id for (thread_id,) in tx.query(_STATEMENTS["forgotten_threads"]) if thread_id}
+
+
 def upsert(tx: Transaction, file: FileRow) -> None:
     """Remember a rollout as it was read."""
     row = msgspec.structs.asdict(file)

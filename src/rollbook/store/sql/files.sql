@@ -7,6 +7,9 @@ SELECT {columns} FROM rollout_files WHERE path = :path
 -- of_thread: The rollouts of one thread.
 SELECT {columns} FROM rollout_files WHERE thread_id = :thread_id
 
+-- forgotten_threads: Those that a rollout was read for, and that are no longer there.
+SELECT thread_id FROM rollout_files EXCEPT SELECT id FROM threads
+
 -- upsert: Remember a rollout as it was read.
 INSERT INTO rollout_files ({columns}) VALUES ({values})
 ON CONFLICT (path) DO UPDATE SET {assignments}
