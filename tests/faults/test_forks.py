@@ -28,6 +28,7 @@ def attach(state, **options):
 def end_of(pid):
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs ignore
 faulthandler.register(signal.SIGALRM, all_threads=False, chain=True)  # what hangs says where, and ends
 signal.alarm(15)
 os.register_at_fork(after_in_child=lambda: signal.alarm(10))

@@ -13,7 +13,6 @@ from rollbook.errors import DatabaseDamagedError, DatabaseError
 from rollbook.index.backfill import is_same
 from rollbook.index.indexer import is_ahead
 from rollbook.logs.reader import logs_beside
-from rollbook.model.outcome import RolloutFailure
 from rollbook.rollout.layout import (
     COMPRESSED_SUFFIX,
     PREFIX,
@@ -87,12 +86,8 @@ def look(home: Path) -> Disk:
                         lock_files.append(below + name)
                 elif name.endswith(COMPRESSED_SUFFIX) and plain_name(name) in present:
                     pairs.append(below + plain_name(name))
-    try:
-        listing = list_rollouts(home)
-    except OSError as error:  # a root that is a link to where one may not look
-        path = str(error.filename).removeprefix(f"{home}/")
-        listing = HomeListing({}, [RolloutFailure(path, f"can't be read: {error.strerror}")], ())
-    return Disk(home, listing, directories, tuple(leftovers), tuple(lock_files), tuple(pairs))
+    found = tuple(leftovers), tuple(lock_files), tuple(pairs)
+    return Disk(home, list_rollouts(home), directories, *found)
 
 
 def read_index(home: Path, state: Path) -> Index | Finding:
@@ -169,7 +164,7 @@ def compare(disk: Disk, index: Index) -> Iterator[Finding]:
     lost = sorted(read - index.ids)
     if lost:
         message = f"{number(len(lost), 'thread')} lost from the index, not from the disk"
-        yield _about_threads("threads", Status.PROBLEM, message, lost, _REPAIR)
+        yield _about_threads("threads", Status.PROBLEM, message, lost, _SYNC)
 
 
 def examine_clock(disk: Disk, index: Index | None, state: Path) -> Iterator[Finding]:

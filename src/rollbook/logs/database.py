@@ -113,6 +113,8 @@ class LogDatabase:
             except DatabaseUnwritableError as error:
                 if not os.path.exists(self._path):
                     return nothing
+                if not os.access(self._path, os.R_OK):
+                    raise
                 return self._read_copy(action, error)
             with engine.read() as tx:
                 return action(tx)
@@ -122,7 +124,7 @@ class LogDatabase:
     def _read_copy(
         self, action: Callable[[Transaction], _Result], why: DatabaseUnwritableError
     ) -> _Result:
-        """Read where SQLite has no room for what it needs beside the file."""
+        """Read where a transaction has to be undone, or the schema changed, and that is not possible."""
         _log.warning("the logs are read from a copy: %s", why.message)
         try:
             with TemporaryDirectory(prefix="rollbook-") as directory:

@@ -54,8 +54,8 @@ FORK_WAITS_S = 5.0
 MAX_READERS = 4
 CHECKPOINT_PAGES = 4000  # as many as the WAL has before it is brought into the file
 WAL_LIMIT_BYTES = 16 << 20  # what the WAL is cut down to after a checkpoint
-_AT_ONCE = 20
-_SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.00005, 0.005
+_AT_ONCE = 2
+_SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.002, 0.008
 
 _VERIFY_AT_MOST_S = 2.0
 _HEADER_BYTES = 105
@@ -582,8 +582,9 @@ class SqliteEngine:
     def _retry(self, action: Callable[[], _Result], deadline: float | None = None) -> _Result:
         """Run an action again while the database is busy, up to the limit.
 
-        A lock is held for some tenths of a millisecond as a rule: so the first attempts follow
-        each other at once, and the pauses between later ones grow.
+        A lock is held for some tenths of a millisecond as a rule.  Who has just missed it tries once
+        more at once, and then sleeps for several times that: on a machine with few cores, waiters
+        that look more often take from the one that has the lock what it needs to be done.
         """
         started = time.monotonic()
         deadline = started + GIVE_UP_AFTER_S if deadline is None else deadline
