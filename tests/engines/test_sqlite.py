@@ -18,7 +18,7 @@ from rollbook.errors import (
     DatabaseError,
     DatabaseVersionError,
 )
-from rollbook.store import migrate, sqlite
+from rollbook.store import migrate, sqlite, sqlite_connections
 from rollbook.store.sqlite import SqliteEngine
 from rollbook.testing import make_thread
 
@@ -69,7 +69,7 @@ def test_reads_do_not_wait_for_a_writer(engine):
 
 def test_a_lock_that_is_held_too_long_is_reported(engine, path, monkeypatch):
     monkeypatch.setattr(sqlite, "GIVE_UP_AFTER_S", 0.01)
-    monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_S", 0.01)
+    monkeypatch.setattr(sqlite_connections, "BUSY_TIMEOUT_S", 0.01)
     other = SqliteEngine.open(path)
     with engine.write():
         with (
@@ -95,7 +95,7 @@ def test_more_readers_than_connections_take_turns(engine):
     for thread in threads:
         thread.join()
     assert counts == [[(0,)]] * 20
-    assert len(engine._connections) <= 1 + sqlite.MAX_READERS
+    assert len(engine._connections._open) <= 1 + sqlite.MAX_READERS
 
 
 def test_a_file_that_is_no_database_is_left_alone(path):
@@ -147,7 +147,7 @@ def test_a_migration_that_fails_leaves_nothing_behind(path, monkeypatch):
     bad = migrate.Migration(
         len(good) + 1, "bad", "CREATE TABLE half (x); CREATE TABLE half (x)", "c"
     )
-    monkeypatch.setattr(sqlite, "load_migrations", lambda *_: [*good, bad])
+    monkeypatch.setattr(sqlite_connections, "load_migrations", lambda *_: [*good, bad])
     with pytest.raises(DatabaseError, match="half"):
         SqliteEngine.open(path)
     monkeypatch.undo()

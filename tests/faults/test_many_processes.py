@@ -85,8 +85,8 @@ def database(synced, request) -> str:
 @pytest.fixture
 def impatient(monkeypatch) -> None:
     """Who waits for a lock gives up soon."""
-    for limit in ("GIVE_UP_AFTER_S", "BUSY_TIMEOUT_S"):
-        monkeypatch.setattr(f"rollbook.store.sqlite.{limit}", 0.3, raising=False)
+    monkeypatch.setattr("rollbook.store.sqlite.GIVE_UP_AFTER_S", 0.3)
+    monkeypatch.setattr("rollbook.store.sqlite_connections.BUSY_TIMEOUT_S", 0.3)
 
 
 def write_to(state: StateRuntime, database: str) -> None:

@@ -11,7 +11,7 @@ from importlib import resources
 import msgspec
 
 from rollbook.errors import DatabaseDamagedError, DatabaseVersionError
-from rollbook.store.engine import Engine, Transaction
+from rollbook.store.engine import Schema, Transaction
 
 _HISTORY_TABLE = """
 CREATE TABLE IF NOT EXISTS schema_migrations (
@@ -42,14 +42,14 @@ def load_migrations(engine_name: str, schema_name: str) -> list[Migration]:
     return migrations
 
 
-def migrate(engine: Engine, tx: Transaction, migrations: list[Migration]) -> None:
+def migrate(tx: Transaction, migrations: list[Migration], location: object, schema: Schema) -> None:
     """Apply what is missing, inside the caller's transaction.
 
     Errors: DatabaseVersionError for a database of a newer release, DatabaseDamagedError where a
     recorded checksum differs; neither changes anything.
     """
     tx.execute(_HISTORY_TABLE)
-    for migration in missing(engine, read_applied(tx), migrations):
+    for migration in missing(read_applied(tx), migrations, location, schema):
         tx.script(migration.sql)
         tx.execute(
             "INSERT INTO schema_migrations (version, name, checksum)"
@@ -69,7 +69,10 @@ def read_applied(tx: Transaction) -> list[tuple[int, str]]:
 
 
 def missing(
-    engine: Engine, applied: list[tuple[int, str]], migrations: list[Migration]
+    applied: list[tuple[int, str]],
+    migrations: list[Migration],
+    location: object,
+    schema: Schema,
 ) -> list[Migration]:
     """Find the migrations that a database has not had, of which ``applied`` was read before.
 
@@ -79,15 +82,15 @@ def missing(
     for version, checksum in applied:
         if version > max(known):
             raise DatabaseVersionError(
-                f"the database {engine.location} was written by a newer release of Rollbook"
+                f"the database {location} was written by a newer release of Rollbook"
                 f" (schema {version}, this release knows up to {max(known)})",
                 hint="upgrade Rollbook, or use another database with --db",
             )
         if version not in known or checksum != known[version].checksum:
             raise DatabaseDamagedError(
-                f"the database {engine.location} has another schema {version} than this release",
+                f"the database {location} has another schema {version} than this release",
                 reason="another schema",
-                hint=engine.schema.damage_hint,
+                hint=schema.damage_hint,
             )
     done = {version for version, _ in applied}
     return [migration for migration in migrations if migration.version not in done]
