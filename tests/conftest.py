@@ -1,6 +1,7 @@
 import json
 import os
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,6 +48,20 @@ def corpus_home(tmp_path):
         return target
 
     return copy
+
+
+@pytest.fixture(scope="session")
+def obeying() -> list[str]:
+    """The command that runs another one so that permissions hold for it, also as root."""
+    if os.geteuid():
+        return []
+    powers = "-dac_override,-dac_read_search"
+    command = ["setpriv", f"--bounding-set={powers}", f"--inh-caps={powers}"]
+    try:
+        subprocess.run([*command, "true"], check=True, capture_output=True)
+    except (FileNotFoundError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"root can't be made to obey permissions here: {error}")
+    return command
 
 
 def expected(release: str) -> dict:

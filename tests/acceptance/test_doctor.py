@@ -311,20 +311,6 @@ def execute(path: Path, *statements: str) -> None:
     connection.close()
 
 
-@pytest.fixture(scope="module")
-def obeying() -> list[str]:
-    """The command that runs another one so that permissions hold for it, also as root."""
-    if os.geteuid():
-        return []
-    powers = "-dac_override,-dac_read_search"
-    command = ["setpriv", f"--bounding-set={powers}", f"--inh-caps={powers}"]
-    try:
-        subprocess.run([*command, "true"], check=True, capture_output=True)
-    except (FileNotFoundError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"root can't be made to obey permissions here: {error}")
-    return command
-
-
 @pytest.mark.parametrize("release", RELEASES)
 def test_a_home_of_every_release_is_well(corpus_home, release):
     home = corpus_home(release)

@@ -93,20 +93,6 @@ def own_mounts() -> list[str]:
     pytest.skip(f"nothing can be mounted here: {why}")
 
 
-@pytest.fixture(scope="session")
-def obeying() -> list[str]:
-    """The command that runs another one so that permissions hold for it, also as root."""
-    if os.geteuid():
-        return []
-    powers = "-dac_override,-dac_read_search"
-    command = ["setpriv", f"--bounding-set={powers}", f"--inh-caps={powers}"]
-    try:
-        subprocess.run([*command, "true"], check=True, capture_output=True)
-    except (FileNotFoundError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"root can't be made to obey permissions here: {error}")
-    return command
-
-
 # --- What the programs have in common ---------------------------------------------------------
 
 
