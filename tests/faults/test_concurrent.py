@@ -1,14 +1,19 @@
 """A home that changes while it is being synced: nothing is lost, doubled, or called a failure."""
 
+import os
 import random
 import threading
 import uuid
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from rollbook import StateRuntime, ThreadMetadataBuilder
+from rollbook.index import backfill
+from rollbook.rollout.layout import list_rollouts
 from rollbook.rollout.lines import decode_line
+from rollbook.store import files
 from rollbook.testing import (
     DEFAULT_TIME,
     make_line,
@@ -59,6 +64,40 @@ def test_a_rollout_that_rollbook_archives_meanwhile_stays_archived(home, two, st
     state.sync()
     assert state.get_thread(NEWER).archived_at is not None
     assert not two[0].exists()
+
+
+@pytest.mark.parametrize("way", ["archive", "unarchive"])
+def test_a_rollout_that_rollbook_moves_after_the_home_was_listed_is_where_it_went(
+    home, two, state, monkeypatch, way
+):
+    state.sync()
+    if way == "unarchive":
+        state.archive_thread(NEWER)
+
+    def listed(place: Path) -> object:
+        monkeypatch.undo()
+        listing = list_rollouts(place)
+        with StateRuntime.open(home, backfill=False) as other:
+            if way == "archive":
+                other.archive_thread(NEWER)
+            else:
+                other.unarchive_thread(NEWER)
+                with other._engine.write() as tx:  # as where both are in one tick of the clock
+                    mtime_ns = next(f for p, f in listing.files.items() if NEWER in p).mtime_ns
+                    os.utime(two[0], ns=(mtime_ns, mtime_ns))
+                    path = str(two[0].relative_to(home))
+                    files.upsert(tx, replace(files.get(tx, path), mtime_ns=mtime_ns))
+        return listing
+
+    monkeypatch.setattr(backfill, "list_rollouts", listed)
+    state.sync()
+    [(path, archived)] = [
+        (thread.rollout_path, thread.archived_at is not None)
+        for thread in everything(state)
+        if thread.id == NEWER
+    ]
+    assert Path(path).exists()
+    assert archived == (way == "archive")
 
 
 def test_a_title_that_a_live_writer_could_not_store_is_found_by_the_next_sync(home, state):

@@ -183,7 +183,12 @@ class Backfill:
             for file in changed:
                 name = PurePosixPath(file.path).name
                 old = vanished.get((name, file.inode, file.size, file.mtime_ns))
-                if old is None or file.path in known or old.compressed != file.compressed:
+                if (
+                    old is None
+                    or file.path in known
+                    or old.compressed != file.compressed
+                    or not self._has_moved(tx, old, file)
+                ):
                     left.append(file)
                 else:
                     self._indexer.move(tx, old, file)
@@ -192,6 +197,10 @@ class Backfill:
                     if old.thread_id is not None:
                         self.changed.add(old.thread_id)
         return left
+
+    def _has_moved(self, tx: Transaction, old: FileRow, file: RolloutFile) -> bool:
+        """Look again inside the transaction: archiving moves files inside its own."""
+        return files.get(tx, old.path) == old and stat_rollout(self._home, file.path) == file
 
     def _jobs(self, changed: list[RolloutFile], known: dict[str, FileRow]) -> list[Job]:
         """Newest first by name, so that what people look for is there first (behaviour.md 116)."""
