@@ -78,8 +78,8 @@ def decode_line(line: bytes | bytearray) -> RolloutItem:
         record = _decoder.decode(line)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedLineError(str(error)) from error
-    if len(line) > _LARGE:
-        _check_depth(line, record.payload, _CODEX_DEPTH)
+    if len(line) > _LARGE and line.count(b"}") + line.count(b"]") > _CODEX_DEPTH:
+        _check_depth(record.payload, _CODEX_DEPTH)
     return RolloutItem(record.type, record.payload, record.timestamp, _integer(record.ordinal))
 
 
@@ -94,7 +94,8 @@ def encode_line(timestamp: str, kind: str, payload: Any) -> bytes:
         return encode_line(_text(timestamp), _text(kind), _unicode(payload))
     except (TypeError, OverflowError, RecursionError) as error:
         raise MalformedLineError(str(error)) from error
-    _check_depth(line, payload, _MAX_DEPTH)
+    if line.count(b"}") + line.count(b"]") > _MAX_DEPTH:
+        _check_depth(payload, _MAX_DEPTH)
     return line + b"\n"
 
 
@@ -104,9 +105,8 @@ def _text(text: str) -> str:
     return text
 
 
-def _check_depth(line: bytes | bytearray, payload: Any, limit: int) -> None:
-    """Refuse a payload that is nested deeper; few lines have to be looked at for that."""
-    if line.count(b"}") + line.count(b"]") > limit and _depth(payload) > limit:
+def _check_depth(payload: Any, limit: int) -> None:
+    if _depth(payload) > limit:
         raise MalformedLineError(f"it is nested more than {limit} deep")
 
 

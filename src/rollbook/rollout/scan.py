@@ -29,12 +29,9 @@ RECORD_START = b'{"timestamp":"'
 _MAX_FUSED_RECORDS = 32
 
 # The head of a line that can't matter. Group 1 is its time, group 2 its ordinal: these are all
-# records of a turn, and the last one that has a time counts, so a line whose time may be none
-# doesn't pass.
+# records of a turn, and the last one that has a time counts.
 _SKIPPABLE = re.compile(
-    rb"""\{"timestamp":"((?:19|20)\d\d-
-        (?:(?:0[1-9]|1[0-2])-(?:0[1-9]|1\d|2[0-8])|(?:0[13-9]|1[0-2])-(?:29|30)|(?:0[13578]|1[02])-31)
-        T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d{1,9})?Z)",(?:"ordinal":(\d{1,18}),)?"type":"(?:
+    rb"""\{"timestamp":"([^"\\]{19,40})",(?:"ordinal":(\d{1,18}),)?"type":"(?:
         response_item","payload":\{"type":"(?:
             (?!message")\w+"
           | message",(?:"id":"[^"\\]*",)?"role":"(?!user")\w+"
@@ -72,7 +69,7 @@ class Scan:
     ) -> None:
         self._stream = stream
         self._skippable = _NOTHING if everything else _SKIPPABLE
-        self._trailing_head: re.Match[bytes] | None = None
+        self._turn_records: list[re.Match[bytes] | RolloutItem] = []  # skipped, and yielded
         self.offset = offset
         self.records = 0
         self.parse_errors = 0
@@ -82,14 +79,18 @@ class Scan:
     @property
     def trailing_turn_time(self) -> str:
         """The time of a skipped turn record that came after all those yielded, else empty."""
-        head = self._trailing_head
-        return head[1].decode("ascii") if head else ""
+        head = self._trailing_head()
+        return _time_of(head) if head else ""
 
     @property
     def trailing_turn_ordinal(self) -> int | None:
         """The ordinal of that record; None where it has none."""
-        head = self._trailing_head
+        head = self._trailing_head()
         return int(head[2]) if head and head[2] else None
+
+    def _trailing_head(self) -> re.Match[bytes] | None:
+        last = self._turn_records[-1] if self._turn_records else None
+        return last if isinstance(last, re.Match) else None
 
     def __iter__(self) -> Iterator[RolloutItem]:
         data = b""
@@ -99,6 +100,7 @@ class Scan:
                 rest = yield from self._long_line(data)
                 data = yield from self._whole_lines(rest)
         yield from self._last_line(data)
+        self._keep_last_turn_record()
 
     def _whole_lines(self, data: bytes) -> Generator[RolloutItem, None, bytes]:
         """Take the lines that are whole; returns the beginning of the one that isn't."""
@@ -107,11 +109,12 @@ class Scan:
         while (end := data.find(b"\n", start)) >= 0:
             head = self._skippable.match(data, start, end)
             if head and _looks_whole(data, start, end, clean):
-                self._trailing_head = head
+                self._turn_records.append(head)
                 self.records += 1
             else:
                 yield from self._line(data[start:end])
             start = end + 1
+        self._keep_last_turn_record()
         self.offset += start
         return data[start:]
 
@@ -145,9 +148,15 @@ class Scan:
         self.records += 1
         if item.type not in KNOWN_TYPES:
             self.unknown_items += 1
-        if self._trailing_head and is_turn_record(item) and parse_time(item.timestamp):
-            self._trailing_head = None
+        if self._turn_records and is_turn_record(item):
+            self._turn_records.append(item)
         yield item
+
+    def _keep_last_turn_record(self) -> None:
+        """Forget those before the last one that has a time, and those that have none."""
+        while self._turn_records and not parse_time(_time_of(self._turn_records[-1])):
+            self._turn_records.pop()
+        del self._turn_records[:-1]
 
     def _long_line(self, data: bytes) -> Generator[RolloutItem, None, bytes]:
         """Take a line that is longer than a block; returns what follows it."""
@@ -187,7 +196,8 @@ class Scan:
                     return None
                 self.offset += length + 1
                 self.records += 1
-                self._trailing_head = head
+                self._turn_records.append(head)
+                self._keep_last_turn_record()
                 return rest
             data = self._stream.read(BLOCK_BYTES)
         if before.endswith(b"}"):  # perhaps a whole record that only lacks its line break
@@ -216,6 +226,12 @@ class Scan:
         else:
             self.offset += len(data)
             yield from self._record(item)
+
+
+def _time_of(record: re.Match[bytes] | RolloutItem) -> str:
+    if isinstance(record, RolloutItem):
+        return record.timestamp
+    return record[1].decode("utf-8", "replace")
 
 
 def _looks_whole(data: bytes, start: int, end: int, clean: bool) -> bool:
