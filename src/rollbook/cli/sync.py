@@ -80,9 +80,9 @@ def _summary(state: StateRuntime, stats: BackfillStats) -> str:
     parts = [f"{stats.indexed} indexed", f"{stats.unchanged} unchanged"]
     parts += [f"{stats.removed} removed"] if stats.removed else []
     parts += [f"{stats.failed} failed"] if stats.failed else []
-    size = f"{stats.bytes_read / 1e6:.1f} MB read"
+    work = f"{stats.bytes_read / 1e6:.1f} MB read in" if stats.bytes_read else "looked through in"
     home = render.printable(str(state.codex_home))
-    return f"{home}: {', '.join(parts)}; {size} in {stats.seconds:.2f} s"
+    return f"{home}: {', '.join(parts)}; {work} {stats.seconds:.2f} s"
 
 
 def _follow(state: StateRuntime, *, as_json: bool) -> None:
