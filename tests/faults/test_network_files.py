@@ -14,7 +14,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import apsw
@@ -103,7 +103,10 @@ class Watch:
 
 def locks_below(home: Path) -> list[str]:
     """The locks of the kernel's, of any process, on what is below a directory, and on itself."""
-    inodes = {str(path.stat().st_ino) for path in (home, *home.rglob("*"))}
+    inodes = set()
+    for path in (home, *home.rglob("*")):
+        with suppress(FileNotFoundError):  # lock files come and go
+            inodes.add(str(path.stat().st_ino))
     lines = Path("/proc/locks").read_text("ascii").splitlines()
     return [line for line in lines if line.split()[-3].rpartition(":")[2] in inodes]
 
