@@ -15,7 +15,15 @@ from rollbook.logs.reader import logs_beside
 from rollbook.store.engine import LOGS, STATE, Schema
 from rollbook.store.migrate import load_migrations
 from rollbook.store.snapshot import Examination, examine
-from rollbook.store.sqlite_file import COMPANIONS, PENDING, beside, is_ours, kept_files
+from rollbook.store.sqlite_file import (
+    COMPANIONS,
+    MARK,
+    PENDING,
+    beside,
+    is_ours,
+    kept_files,
+    size_of,
+)
 
 LARGE_WAL_BYTES = 256 << 20  # 16 times what it should be cut down to
 _OWN_COMPANIONS = (
@@ -26,7 +34,6 @@ _OWN_COMPANIONS = (
     ".network.lock",
     ".sync.network.lock",
 )
-_MARK = slice(68, 72)  # in the header, whose program's file it is
 _REPAIR = "run `rollbook doctor --repair`"
 _SYNC = "run `rollbook sync`"
 
@@ -259,19 +266,11 @@ def examine_agents(databases: list[Path], within_s: float | None) -> Iterator[Fi
         )
 
 
-def size_of(path: Path) -> int:
-    """How large a file is in bytes; 0 where it is not there."""
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
-
-
 def _is_marked(path: Path) -> bool:
     """Say whether a file says of itself that it is a database of Rollbook's."""
     try:
         with open(path, "rb") as file:
-            mark = file.read(_MARK.stop)[_MARK]
+            mark = file.read(MARK.stop)[MARK]
     except OSError:
         return False
     return int.from_bytes(mark) in {STATE.application_id, LOGS.application_id}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from rollbook.doctor.report import Finding, Status, about_paths, number
+from rollbook.doctor.report import Finding, Status, about_paths, about_threads, number
 from rollbook.errors import DatabaseDamagedError, DatabaseError
 from rollbook.index.backfill import is_same
 from rollbook.index.indexer import is_ahead
@@ -164,7 +164,7 @@ def compare(disk: Disk, index: Index) -> Iterator[Finding]:
     lost = sorted(read - index.ids)
     if lost:
         message = f"{number(len(lost), 'thread')} lost from the index, not from the disk"
-        yield _about_threads("threads", Status.PROBLEM, message, lost, _SYNC)
+        yield about_threads("threads", Status.PROBLEM, message, lost, _SYNC)
 
 
 def examine_clock(disk: Disk, index: Index | None, state: Path) -> Iterator[Finding]:
@@ -177,7 +177,7 @@ def examine_clock(disk: Disk, index: Index | None, state: Path) -> Iterator[Find
         yield about_paths("clock", Status.PROBLEM, message, ahead, hint)
     elif index and index.ahead:
         message = f"{number(len(index.ahead), 'thread')} with a time in the future"
-        yield _about_threads("clock", Status.PROBLEM, message, index.ahead, hint)
+        yield about_threads("clock", Status.PROBLEM, message, index.ahead, hint)
     if index and index.completed_at and index.completed_at > latest:
         message = f"the index was last compared with the disk in the future: {_local(index)}"
         yield Finding("clock", Status.PROBLEM, message, hint)
@@ -203,7 +203,7 @@ def only_the_agent_knows(disk: Disk, index: Index, agents: Path) -> Iterator[Fin
             f"{number(len(missing), 'thread')} known to Codex, with a rollout, and not indexed"
         )
         hint = f"{_REPAIR}; see the rollouts that could not be indexed if they stay away"
-        yield _about_threads("codex", Status.PROBLEM, message, missing, hint)
+        yield about_threads("codex", Status.PROBLEM, message, missing, hint)
 
 
 def _is_below(path: str, disk: Disk) -> bool:
@@ -308,14 +308,7 @@ def _without_rollout(disk: Disk, index: Index) -> Iterator[Finding]:
     for what, (status, found, hint) in notes.items():
         if found:
             message = f"{number(len(found), 'thread')} {what}"
-            yield _about_threads("threads", status, message, found, hint)
-
-
-def _about_threads(
-    check: str, status: Status, message: str, found: Iterable[str], hint: str = ""
-) -> Finding:
-    ids = sorted(found)
-    return Finding(check, status, message, hint, {"ids": ids}, tuple(ids))
+            yield about_threads("threads", status, message, found, hint)
 
 
 def _logs_ahead(logs: Path, latest: int) -> int:

@@ -10,7 +10,6 @@ from rollbook.doctor.databases import (
     is_open_to_others,
     kept_beside,
     own_files,
-    size_of,
 )
 from rollbook.doctor.report import number
 from rollbook.errors import DatabaseDamagedError, DatabaseError
@@ -22,7 +21,7 @@ from rollbook.model.outcome import ProgressCallback
 from rollbook.rollout.layout import resolve_home, state_path
 from rollbook.runtime import StateRuntime
 from rollbook.store.snapshot import examine
-from rollbook.store.sqlite_file import beside, is_ours
+from rollbook.store.sqlite_file import beside, is_ours, size_of
 
 _WAIT_S = 5.0  # for another process that is syncing
 

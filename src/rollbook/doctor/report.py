@@ -67,8 +67,21 @@ def about_paths(
     check: str, status: Status, message: str, paths: Iterable[str], hint: str = ""
 ) -> Finding:
     """Make a finding about files, in their order by name."""
-    names = sorted(paths)
-    return Finding(check, status, message, hint, {"paths": names}, tuple(names))
+    return _about("paths", paths, check, status, message, hint)
+
+
+def about_threads(
+    check: str, status: Status, message: str, ids: Iterable[str], hint: str = ""
+) -> Finding:
+    """Make a finding about threads, in the order of their ids."""
+    return _about("ids", ids, check, status, message, hint)
+
+
+def _about(
+    what: str, found: Iterable[str], check: str, status: Status, message: str, hint: str
+) -> Finding:
+    names = sorted(found)
+    return Finding(check, status, message, hint, {what: names}, tuple(names))
 
 
 def number(count: int, noun: str) -> str:

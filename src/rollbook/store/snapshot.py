@@ -15,7 +15,7 @@ from rollbook.errors import DatabaseBusyError, DatabaseDamagedError, DatabaseErr
 from rollbook.store.engine import Row
 from rollbook.store.sqlite import opening
 from rollbook.store.sqlite_errors import BUSY, busy, translated
-from rollbook.store.sqlite_file import ALONE, beside, copied, has_content, is_shared
+from rollbook.store.sqlite_file import ALONE, beside, copied, has_content, is_shared, size_of
 from rollbook.store.sqlite_transaction import SqliteTransaction
 
 _WAIT_S = 5.0
@@ -135,7 +135,7 @@ def examine(path: Path, within_s: float | None) -> Examination:
             application_id=tx.query("PRAGMA application_id")[0][0],
             page_bytes=tx.query("PRAGMA page_size")[0][0],
             file_bytes=path.stat().st_size,
-            wal_bytes=_size(path.with_name(path.name + "-wal")),
+            wal_bytes=size_of(path.with_name(path.name + "-wal")),
             journal_mode=_journal_mode(path),
             versions=tuple(version for (version,) in versions),
             rows={
@@ -167,10 +167,3 @@ def _journal_mode(path: Path) -> str:
 def _state_of(path: Path) -> tuple[int, ...]:
     status = path.stat()
     return status.st_ino, status.st_size, status.st_mtime_ns
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0

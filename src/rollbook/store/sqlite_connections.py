@@ -21,6 +21,7 @@ from rollbook.store.migrate import load_migrations, migrate, missing, read_appli
 from rollbook.store.sqlite_errors import BUSY, UNWRITABLE, as_ours, busy, damaged, read_only
 from rollbook.store.sqlite_file import (
     ALONE,
+    MARK,
     WRITE_LOCK_BYTE,
     DatabaseFile,
     Identity,
@@ -43,7 +44,6 @@ _SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.002, 0.008
 _VERIFY_AT_MOST_S = 2.0
 _HEADER_BYTES = 105
 _MAGIC = b"SQLite format 3\0"
-_MARK = slice(68, 72)
 _FIRST_PAGE = slice(100, 105)
 _EMPTY_PAGE = b"\x0d\0\0\0\0"  # the leaf of a table without rows: there are no tables
 _CHANGES = 3  # of the file while a connection is being made, before that is an error
@@ -256,7 +256,7 @@ class SqliteConnections:
             return
         if not header.startswith(_MAGIC):
             raise self.damaged("file is not a database")
-        mark = int.from_bytes(header[_MARK], "big")
+        mark = int.from_bytes(header[MARK], "big")
         is_begun = not mark and header[_FIRST_PAGE] == _EMPTY_PAGE
         if is_begun and (is_ours(self._path) or not has_log(self._path)):
             return  # whoever made it was killed before it got its mark

@@ -30,6 +30,7 @@ from rollbook.store.sqlite_errors import busy, unwritable
 KEPT_FILES = 5  # damaged ones, the newest
 COMPANIONS = ("-wal", "-shm", "-journal")
 PENDING = "-pending"  # as long as its rows have not all been carried over
+MARK = slice(68, 72)  # in the header, whose program's file it is
 WRITE_LOCK_BYTE = 120  # of the -shm, where SQLite's writers lock
 
 ALONE = "vfs=unix-none"  # for who needs no locks, as nobody else has the file
@@ -348,10 +349,15 @@ def is_shared(path: Path) -> bool:
 
 def has_content(path: Path, min_bytes: int = 1) -> bool:
     """Say whether there is a file, and so much in it."""
+    return size_of(path) >= min_bytes
+
+
+def size_of(path: Path) -> int:
+    """Say how large a file is in bytes; 0 where it is not there."""
     try:
-        return os.stat(path).st_size >= min_bytes
+        return os.stat(path).st_size
     except OSError:
-        return False
+        return 0
 
 
 def is_ours(path: Path) -> bool:
