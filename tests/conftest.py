@@ -5,12 +5,23 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import apsw
 import pytest
 
 from rollbook import StateRuntime
 
 CORPUS = Path(__file__).parent / "data" / "corpus"
 RELEASES = sorted(path.name for path in CORPUS.iterdir() if path.is_dir())
+
+
+def as_another_program(database: Path | str) -> apsw.Connection:
+    """A connection past Rollbook, of a program that waits for a lock instead of failing.
+
+    Rollbook's own threads may be in the middle of a transaction when a test comes along.
+    """
+    connection = apsw.Connection(str(database))
+    connection.set_busy_timeout(20_000)
+    return connection
 
 
 @pytest.fixture(autouse=True)

@@ -18,6 +18,7 @@ from rollbook.errors import (
     UsageError,
 )
 from rollbook.testing import DEFAULT_TIME, make_thread, session_meta, user_message, write_rollout
+from tests.conftest import as_another_program
 
 ID = "88888888-8888-4888-8888-888888888888"
 OTHER_ID = "99999999-9999-4999-8999-999999999999"
@@ -167,7 +168,7 @@ def test_a_schema_that_is_no_json_keeps_the_others_out_too(runtime):
 def test_a_stored_schema_that_is_no_json_fails_the_whole_call(runtime):
     runtime.upsert_thread(make_thread(id=ID))
     runtime.persist_dynamic_tools(ID, TOOLS)
-    connection = apsw.Connection(runtime.database)
+    connection = as_another_program(runtime.database)
     connection.execute("UPDATE thread_dynamic_tools SET input_schema = '{' WHERE position = 1")
     connection.close()
     with pytest.raises(DatabaseDamagedError, match=ID):

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
-import apsw
 import msgspec
 import pytest
 from hypothesis import given, settings
@@ -17,6 +16,7 @@ from hypothesis import strategies as st
 from rollbook import Anchor, SortKey, ThreadMetadata, ThreadsPage, format_cursor, parse_cursor
 from rollbook.errors import InvalidCursorError, UsageError
 from rollbook.testing import DEFAULT_TIME, make_thread
+from tests.conftest import as_another_program
 
 ID = "66666666-6666-4666-8666-666666666666"
 COLUMN = {
@@ -93,7 +93,7 @@ def model(
 
 
 def write_sql(runtime: Any, sql: str) -> None:
-    connection = apsw.Connection(runtime.database)
+    connection = as_another_program(runtime.database)
     connection.execute(sql)
     connection.close()
 

@@ -50,7 +50,7 @@ from rollbook.errors import (
 from rollbook.rollout.history import files_of, read_items
 from rollbook.testing import session_meta, user_message, write_rollout
 from tests.conformance.conftest import Blocking
-from tests.conftest import RELEASES
+from tests.conftest import RELEASES, as_another_program
 
 TOOL = DynamicToolSpec("lookup", "Looks – things up", {"type": "object", "properties": {"b": {}}})
 LATER_TOOL = DynamicToolSpec(
@@ -438,7 +438,7 @@ def test_tools_are_in_the_rollout_and_in_the_database(face, home):
     with face.create(dynamic_tools=[TOOL, LATER_TOOL]) as recorder:
         pass
     assert face.runtime.get_dynamic_tools(recorder.thread_id) == [TOOL, LATER_TOOL]
-    connection = apsw.Connection(str(home / "rollbook" / "state.sqlite"))
+    connection = as_another_program(home / "rollbook" / "state.sqlite")
     count = "SELECT count(*) FROM thread_dynamic_tools WHERE thread_id = ?"
     assert list(connection.execute(count, (recorder.thread_id,))) == [(2,)]
     connection.close()
@@ -451,8 +451,7 @@ def test_a_resumed_recorder_reads_its_tools_from_the_database_first_and_the_roll
 ):
     with face.create(dynamic_tools=[TOOL]) as recorder:
         pass
-    connection = apsw.Connection(str(home / "rollbook" / "state.sqlite"))
-    connection.set_busy_timeout(20_000)
+    connection = as_another_program(home / "rollbook" / "state.sqlite")
     connection.execute("UPDATE thread_dynamic_tools SET description = 'database'")
     with face.resume(recorder.thread_id) as again:
         assert again.get_dynamic_tools() == [msgspec.structs.replace(TOOL, description="database")]
@@ -1193,7 +1192,7 @@ def test_coroutines_record_in_the_order_of_their_calls(home):
 
 @contextmanager
 def locked(home: Path) -> Iterator[None]:
-    connection = apsw.Connection(str(home / "rollbook" / "state.sqlite"))
+    connection = as_another_program(home / "rollbook" / "state.sqlite")
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -1242,8 +1241,7 @@ def test_recording_goes_on_when_the_database_has_lost_a_table(face, home, caplog
     with face.create(dynamic_tools=[TOOL]) as recorder:
         recorder.record_items(SAID[:3])
         recorder.flush()
-        connection = apsw.Connection(str(home / "rollbook" / "state.sqlite"))
-        connection.set_busy_timeout(20_000)
+        connection = as_another_program(home / "rollbook" / "state.sqlite")
         names = [name for (name,) in connection.execute("SELECT name FROM sqlite_schema")]
         assert table in names
         connection.execute(f"PRAGMA foreign_keys = OFF; DROP TABLE {table}")
@@ -1272,8 +1270,7 @@ def test_recording_goes_on_when_the_database_is_overwritten(face, home, caplog):
 def test_tools_are_read_from_the_rollout_where_the_database_has_lost_its_own(face, home):
     with face.create(dynamic_tools=[TOOL]) as recorder:
         recorder.flush()
-        connection = apsw.Connection(str(home / "rollbook" / "state.sqlite"))
-        connection.set_busy_timeout(20_000)
+        connection = as_another_program(home / "rollbook" / "state.sqlite")
         connection.execute("DROP TABLE thread_dynamic_tools")
         connection.close()
         assert recorder.get_dynamic_tools() == [TOOL]

@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-import apsw
 import msgspec
 import pytest
 from hypothesis import given, settings
@@ -23,6 +22,7 @@ from rollbook.testing import (
     user_message,
     write_rollout,
 )
+from tests.conftest import as_another_program
 
 ID = "66666666-6666-4666-8666-666666666666"
 FORMS = [ID.upper(), ID.replace("-", ""), "{" + ID + "}", "urn:uuid:" + ID]
@@ -48,7 +48,7 @@ fields = {
 
 
 def write_sql(runtime: Any, sql: str) -> None:
-    connection = apsw.Connection(runtime.database)
+    connection = as_another_program(runtime.database)
     connection.execute(sql)
     connection.close()
 
@@ -304,7 +304,7 @@ def test_without_a_backfill_only_what_is_asked_for_is_indexed(open_runtime, home
         write_rollout(home, thread_id, lines, time=f"{day}-00-00")
     with open_runtime(home) as runtime:
         newest = runtime.list_thread_ids(5)
-        database = apsw.Connection(runtime.database)
+        database = as_another_program(runtime.database)
         [(indexed,)] = database.execute("SELECT count(*) FROM threads").fetchall()
         database.close()
         assert not runtime.is_synced()

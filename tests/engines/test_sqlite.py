@@ -21,6 +21,7 @@ from rollbook.errors import (
 from rollbook.store import migrate, sqlite, sqlite_connections
 from rollbook.store.sqlite import SqliteEngine
 from rollbook.testing import make_thread
+from tests.conftest import as_another_program
 
 
 @pytest.fixture
@@ -197,7 +198,7 @@ def test_a_row_with_impossible_values_is_an_error_by_id_and_left_out_of_a_list(h
         good, bad = make_thread(home), make_thread(home)
         state.upsert_thread(good)
         state.upsert_thread(bad)
-        other = apsw.Connection(state.database)
+        other = as_another_program(state.database)
         other.execute("UPDATE threads SET updated_at = ? WHERE id = ?", (2**60, bad.id))
         assert [thread.id for thread in state.list_threads(5).items] == [good.id]
         with pytest.raises(DatabaseDamagedError, match=bad.id):

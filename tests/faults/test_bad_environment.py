@@ -28,7 +28,6 @@ from contextlib import closing, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
-import apsw
 import filelock  # noqa: F401 - loaded before the harm is done, as a long-lived program has it
 import msgspec
 import pytest
@@ -46,6 +45,7 @@ from rollbook import (
 from rollbook.store.sqlite_file import kept_files
 from rollbook.testing import session_meta, token_count, user_message, write_rollout
 from tests.acceptance.conftest import COMMAND
+from tests.conftest import as_another_program
 from tests.faults.crash_program import append, numbers_of, thread_id_of, write_threads
 from tests.faults.test_damage import answers
 from tests.index.test_sync import everything, rebuilt
@@ -145,7 +145,7 @@ def faults_left(home: Path, scratch: Path) -> list[str]:
     for name in ("state.sqlite", "logs.sqlite"):
         database = home / "rollbook" / name
         faults += [f"set aside: {kept.name}" for kept in kept_files(database)]
-        connection = apsw.Connection(str(database))
+        connection = as_another_program(database)
         if connection.pragma("integrity_check") != "ok":
             faults.append(f"{name} is damaged")
         connection.close()

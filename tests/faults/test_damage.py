@@ -14,6 +14,7 @@ from rollbook import SortKey, StateRuntime
 from rollbook.errors import DatabaseDamagedError, DatabaseError
 from rollbook.store.sqlite_file import KEPT_FILES, kept_files
 from rollbook.testing import make_thread, session_meta, user_message, write_rollout
+from tests.conftest import as_another_program
 from tests.index.test_sync import append
 
 RELEASE = "0.95.0"
@@ -138,7 +139,7 @@ def test_whatever_happens_to_the_file_the_answers_stay_right(filled, vandal, rng
                 assert answers(state, ids) == truth, (number, again, harm)
                 state.sync()
                 assert answers(state, ids) == truth, (number, again, harm)
-        check = apsw.Connection(str(database))
+        check = as_another_program(database)
         assert check.pragma("integrity_check") == "ok", (number, harm)
         check.close()
 
@@ -228,7 +229,7 @@ def test_a_table_that_was_dropped(filled, table, is_open):
     database = home / "rollbook" / "state.sqlite"
 
     def drop() -> None:
-        connection = apsw.Connection(str(database))
+        connection = as_another_program(database)
         connection.execute(f"DROP TABLE {table}").fetchall()
         connection.close()
 
@@ -266,7 +267,7 @@ def test_a_row_with_impossible_values_is_read_again_from_its_rollout(filled, col
         with StateRuntime.open(home, default_provider="mock", backfill=False) as state:
             if not is_open:
                 state.close()
-            connection = apsw.Connection(str(database))
+            connection = as_another_program(database)
             connection.execute(
                 f"UPDATE OR REPLACE threads SET {column} = {value} WHERE id = ?", (ids[3],)
             ).fetchall()
@@ -380,7 +381,7 @@ def test_other_processes_go_over_to_the_new_file(home, vandal, rng):
         assert asker.wait(20) == 0, asker.stderr.read()
         asker.stdout.close()
         asker.stderr.close()
-    check = apsw.Connection(str(database))
+    check = as_another_program(database)
     assert check.pragma("integrity_check") == "ok"
     check.close()
 

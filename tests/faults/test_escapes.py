@@ -21,6 +21,7 @@ from rollbook import RolloutRecorder, SortKey, StateRuntime
 from rollbook.errors import RollbookError
 from rollbook.rollout.history import read_items
 from rollbook.testing import make_thread, session_meta, user_message, write_rollout
+from tests.conftest import as_another_program
 
 ID = "11111111-1111-4111-8111-111111111111"
 OTHER = "22222222-2222-4222-8222-222222222222"
@@ -458,7 +459,7 @@ def test_an_id_that_is_a_path_is_no_id(home, outside, other, text):
 
 def change(home: Path, sql: str) -> None:
     """Write past Rollbook into its database."""
-    connection = apsw.Connection(str(home / "rollbook" / "state.sqlite"))
+    connection = as_another_program(home / "rollbook" / "state.sqlite")
     try:
         connection.execute(sql).fetchall()
     finally:

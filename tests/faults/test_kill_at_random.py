@@ -20,6 +20,7 @@ import pytest
 from rollbook import RolloutRecorder, StateRuntime
 from rollbook.store import logs
 from rollbook.store.migrate import load_migrations
+from tests.conftest import as_another_program
 from tests.faults import crash_program
 from tests.faults.crash_program import LIMITS, join_backfill, numbers_of, start, write_threads
 from tests.index.test_sync import everything, rebuilt
@@ -261,7 +262,7 @@ def old_database(home, ids, tmp_path) -> Path:
         first, *later = load_migrations("sqlite", "state")
         assert later
         old = apsw.Connection(str(path))
-        new = apsw.Connection(state.database)
+        new = as_another_program(state.database)
         old.pragma("application_id", new.pragma("application_id"))
         old.pragma("journal_mode", "wal")
         [[history]] = new.execute("SELECT sql FROM sqlite_schema WHERE name = 'schema_migrations'")
@@ -294,7 +295,7 @@ def test_killed_while_it_migrates(home, ids, kill, kills, old_database):
             continue
         with StateRuntime.open(home, database=database, backfill=False) as state:
             assert everything(state) == expected
-            connection = apsw.Connection(state.database)
+            connection = as_another_program(state.database)
             found = connection.execute("SELECT version FROM schema_migrations ORDER BY 1")
             assert [version for [version] in found] == versions
             connection.close()

@@ -17,7 +17,6 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-import apsw
 import pytest
 
 from rollbook import (
@@ -34,6 +33,7 @@ from rollbook.errors import DatabaseBusyError, ThreadInUseError
 from rollbook.index import extraction
 from rollbook.rollout.lines import decode_line
 from rollbook.testing import DEFAULT_TIME, session_meta, token_count, user_message, write_rollout
+from tests.conftest import as_another_program
 from tests.faults import crash_program
 from tests.faults.crash_program import (
     SHARED,
@@ -407,7 +407,7 @@ def test_a_database_whose_making_was_interrupted_is_completed(
     monkeypatch.setenv(filesystem.FORCED, on_network)
     write_threads(home, 2)
     (home / "rollbook").mkdir()
-    connection = apsw.Connection(str(home / "rollbook" / name))
+    connection = as_another_program(home / "rollbook" / name)
     connection.execute("PRAGMA auto_vacuum = INCREMENTAL").fetchall()
     connection.close()
     assert (home / "rollbook" / name).stat().st_size
@@ -567,7 +567,7 @@ def test_what_is_being_written_is_not_read_as_logs(home, network):
 
 
 def journal_mode(database: Path) -> str:
-    connection = apsw.Connection(str(database))
+    connection = as_another_program(database)
     try:
         return connection.pragma("journal_mode")
     finally:

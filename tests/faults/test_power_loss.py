@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 
-import apsw
 import pytest
 
 from rollbook import RolloutRecorder, StateRuntime, items
+from tests.conftest import as_another_program
 from tests.faults import power_loss
 from tests.faults.crash_program import numbers_of, write_threads
 from tests.faults.power_loss import Disk, Note, build, output_of, trace
@@ -128,7 +128,7 @@ def test_the_index_is_in_order(losses, tmp_path):
             if word in {"synced", "closed"}:
                 possible = possible[-1:]
         with StateRuntime.open(home, backfill=False) as state:
-            connection = apsw.Connection(state.database)
+            connection = as_another_program(state.database)
             found = connection.execute(
                 "SELECT id, tokens_used FROM threads WHERE tokens_used >= 1000"
             )

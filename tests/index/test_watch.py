@@ -10,13 +10,13 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from queue import Queue
 
-import apsw
 import pytest
 
 from rollbook import AsyncStateRuntime, StateRuntime, WatchUpdate
 from rollbook.errors import UsageError
 from rollbook.index.lock import sync_lock
 from rollbook.testing import session_meta, token_count, user_message, write_rollout
+from tests.conftest import as_another_program
 from tests.index.test_sync import append, everything, rebuilt
 
 ID = "01a207c8-2362-7ee0-a181-2c5d5a009976"
@@ -235,7 +235,7 @@ def test_while_another_process_syncs_notifications_are_followed(home, state, fol
 def test_a_database_that_is_locked_for_a_while_is_written_later(home, state, follow, caplog):
     path = write(home)
     watch = follow()
-    locker = apsw.Connection(state.database)
+    locker = as_another_program(state.database)
     locker.execute("BEGIN IMMEDIATE")
     append(path, token_count(8))
     assert tokens(state) == 0

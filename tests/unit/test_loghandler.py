@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import apsw
 import loguru
 import pytest
 import structlog
@@ -28,6 +27,7 @@ from rollbook import (
     StateRuntime,
     thread_context,
 )
+from tests.conftest import as_another_program
 
 NEVER = {"flush_interval_s": 3600.0, "batch_size": 1_000_000}  # only written when told to
 HERE = __file__
@@ -351,7 +351,7 @@ class TestQueue:
 
     def test_nobody_waits_for_a_locked_database(self, state, home, attached, rows):
         rows()
-        locker = apsw.Connection(str(home / "rollbook" / "logs.sqlite"))
+        locker = as_another_program(home / "rollbook" / "logs.sqlite")
         locker.execute("BEGIN IMMEDIATE")
         handler = attached(queue_size=50, batch_size=10, flush_interval_s=0.001)
         for number in range(400):
