@@ -472,7 +472,7 @@ def disk_fills_during_a_sync(home: str, scratch: str, seed: str) -> list:
         write_rollout(home, thread_id, [session_meta(thread_id), user_message("x" * number * 20)])
     truth = truth_of(home, scratch, ids)
     found = []
-    for at in (1, 50, 51, *(rng.randrange(300) for _ in range(5))):
+    for at in (1, 50, 51, *(rng.randrange(1, 300) for _ in range(5))):
 
         def fill_at(progress, at=at) -> None:
             if progress.files_done == at:
