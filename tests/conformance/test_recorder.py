@@ -1311,6 +1311,9 @@ os.kill(os.getpid(), signal.SIGKILL)
     thread_id, kept = ended.stdout.split()
     path = face.runtime.find_rollout_path_by_id(thread_id)
     os.truncate(path, int(kept) + 20)
+    database = as_another_program(home / "rollbook" / "state.sqlite")
+    database.execute("UPDATE rollout_files SET applied_boot = 'the one before'")
+    database.close()
     with face.resume(thread_id) as again:
         assert len(again.history) == 3
         again.record_items(items.agent_message("More, and longer than what was lost. " * 50))
