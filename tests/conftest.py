@@ -3,7 +3,9 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import apsw
 import pytest
@@ -22,6 +24,17 @@ def as_another_program(database: Path | str) -> apsw.Connection:
     connection = apsw.Connection(str(database))
     connection.set_busy_timeout(20_000)
     return connection
+
+
+def run_sql(database: Path | str, sql: str, values: tuple[Any, ...] = ()) -> list[Any]:
+    """Run SQL past Rollbook; gives the rows."""
+    with closing(as_another_program(database)) as connection:
+        return connection.execute(sql, values).fetchall()
+
+
+def is_sound(database: Path | str) -> bool:
+    """Say whether SQLite finds its own structures in order."""
+    return run_sql(database, "PRAGMA integrity_check") == [("ok",)]
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ import apsw
 import pytest
 
 from rollbook.testing import session_meta, user_message, write_rollout
-from tests.conftest import as_another_program
+from tests.conftest import run_sql
 
 ID = "01a207c8-3ebb-7143-a4a0-e2c688606806"
 OTHER = "01a207c8-ffff-7143-a4a0-e2c688606806"
@@ -88,9 +88,8 @@ def test_bad_input_is_refused(run, filled, arguments, code, words):
 
 
 def test_a_database_of_a_newer_release_is_refused(run, filled):
-    database = as_another_program(filled / "rollbook" / "state.sqlite")
-    database.execute("INSERT INTO schema_migrations VALUES (999, 'future', '')")
-    database.close()
+    future = "INSERT INTO schema_migrations VALUES (999, 'future', '')"
+    run_sql(filled / "rollbook" / "state.sqlite", future)
     words = ["newer release", "upgrade Rollbook"]
     assert_refused(run, ["list", "--home", "."], 1, words, cwd=filled)
 
@@ -158,11 +157,10 @@ def test_where_the_row_can_not_be_written_the_rollout_is_moved_back(run, filled,
         assert run("archive", "--home", filled, ID).code == 0
     path = Path(run("path", "--home", filled, ID).out.strip())
     before = (path.read_bytes(), path.stat().st_mtime_ns)
-    database = as_another_program(filled / "rollbook" / "state.sqlite")
-    database.execute(
-        "CREATE TRIGGER refuse BEFORE UPDATE ON threads BEGIN SELECT RAISE(ABORT, 'no'); END"
+    run_sql(
+        filled / "rollbook" / "state.sqlite",
+        "CREATE TRIGGER refuse BEFORE UPDATE ON threads BEGIN SELECT RAISE(ABORT, 'no'); END",
     )
-    database.close()
     done = run(verb, "--home", filled, ID)
     assert (done.code, done.out) == (1, "")
     assert (path.read_bytes(), path.stat().st_mtime_ns) == before

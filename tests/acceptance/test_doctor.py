@@ -23,7 +23,7 @@ from rollbook.doctor.repair import repair_home
 from rollbook.doctor.report import Status
 from rollbook.index.lock import sync_lock
 from rollbook.testing import session_meta, token_count, user_message, write_rollout
-from tests.conftest import RELEASES, as_another_program, expected
+from tests.conftest import RELEASES, expected, run_sql
 from tests.index.test_sync import append
 
 COMMAND = Path(sys.executable).with_name("rollbook")
@@ -253,9 +253,8 @@ def test_the_agents_databases_are_looked_at_and_never_changed(filled, doctor):
 
 
 def test_a_newer_schema_is_a_problem(filled, doctor):
-    database = as_another_program(filled / "rollbook" / "state.sqlite")
-    database.execute("INSERT INTO schema_migrations VALUES (999, 'future', '')")
-    database.close()
+    future = "INSERT INTO schema_migrations VALUES (999, 'future', '')"
+    run_sql(filled / "rollbook" / "state.sqlite", future)
     code, findings, _ = doctor()
     assert code == 1
     assert "newer than this release" in problems(findings)[0][1]

@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 from typing import Any
 
-import apsw
 import pytest
 
 from rollbook import DynamicToolSpec, ThreadMetadataBuilder
@@ -18,7 +17,7 @@ from rollbook.errors import (
     UsageError,
 )
 from rollbook.testing import DEFAULT_TIME, make_thread, session_meta, user_message, write_rollout
-from tests.conftest import as_another_program
+from tests.conftest import run_sql
 
 ID = "88888888-8888-4888-8888-888888888888"
 OTHER_ID = "99999999-9999-4999-8999-999999999999"
@@ -38,13 +37,11 @@ RECORDED = [
 
 
 def stored(runtime: Any) -> list[tuple[Any, ...]]:
-    connection = apsw.Connection(runtime.database, flags=apsw.SQLITE_OPEN_READONLY)
-    rows = connection.execute(
+    return run_sql(
+        runtime.database,
         "SELECT thread_id, position, name, input_schema FROM thread_dynamic_tools"
-        " ORDER BY thread_id, position"
-    ).fetchall()
-    connection.close()
-    return rows
+        " ORDER BY thread_id, position",
+    )
 
 
 def apply(runtime: Any, *lines: bytes, thread_id: str = ID) -> None:
@@ -168,9 +165,8 @@ def test_a_schema_that_is_no_json_keeps_the_others_out_too(runtime):
 def test_a_stored_schema_that_is_no_json_fails_the_whole_call(runtime):
     runtime.upsert_thread(make_thread(id=ID))
     runtime.persist_dynamic_tools(ID, TOOLS)
-    connection = as_another_program(runtime.database)
-    connection.execute("UPDATE thread_dynamic_tools SET input_schema = '{' WHERE position = 1")
-    connection.close()
+    sql = "UPDATE thread_dynamic_tools SET input_schema = '{' WHERE position = 1"
+    run_sql(runtime.database, sql)
     with pytest.raises(DatabaseDamagedError, match=ID):
         runtime.get_dynamic_tools(ID)
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from rollbook import Anchor, SortKey, ThreadMetadata, ThreadsPage, format_cursor, parse_cursor
 from rollbook.errors import InvalidCursorError, UsageError
 from rollbook.testing import DEFAULT_TIME, make_thread
-from tests.conftest import as_another_program
+from tests.conftest import run_sql
 
 ID = "66666666-6666-4666-8666-666666666666"
 COLUMN = {
@@ -92,14 +92,8 @@ def model(
     return sorted(kept, key=lambda t: (getattr(t, COLUMN[sort_key]), t.id), reverse=True)
 
 
-def write_sql(runtime: Any, sql: str) -> None:
-    connection = as_another_program(runtime.database)
-    connection.execute(sql)
-    connection.close()
-
-
 def fill(runtime: Any, found: list[ThreadMetadata]) -> None:
-    write_sql(runtime, "PRAGMA foreign_keys = ON; DELETE FROM threads")
+    run_sql(runtime.database, "PRAGMA foreign_keys = ON; DELETE FROM threads")
     for thread in found:
         runtime.upsert_thread(thread)
 
@@ -260,7 +254,7 @@ def test_the_thread_that_an_anchor_names_may_be_gone_by_the_next_page(runtime):
     for thread_id in ids:
         runtime.upsert_thread(make_thread(id=thread_id))
     anchor = runtime.list_threads(2).next_anchor
-    write_sql(runtime, f"DELETE FROM threads WHERE id = '{anchor.id}'")
+    run_sql(runtime.database, f"DELETE FROM threads WHERE id = '{anchor.id}'")
     assert runtime.list_thread_ids(9, anchor) == ids[2:]
 
 
@@ -356,7 +350,7 @@ def test_a_row_with_impossible_values_hides_no_other_at_any_page_size(runtime, d
     rows = [make_thread(created_at=moment) for moment in moments]
     for thread in rows:
         runtime.upsert_thread(thread)
-    write_sql(runtime, f"UPDATE threads SET {damage} WHERE id = '{rows[-1].id}'")
+    run_sql(runtime.database, f"UPDATE threads SET {damage} WHERE id = '{rows[-1].id}'")
     for size in (3, 2, 1):
         pages = walk(runtime, size, SortKey.CREATED_AT, EVERYTHING)
         assert [thread for page in pages for thread in page.items] == rows[2::-1]

@@ -50,7 +50,7 @@ from rollbook.errors import (
 from rollbook.rollout.history import files_of, read_items
 from rollbook.testing import session_meta, user_message, write_rollout
 from tests.conformance.conftest import Blocking
-from tests.conftest import RELEASES, as_another_program
+from tests.conftest import RELEASES, as_another_program, run_sql
 
 TOOL = DynamicToolSpec("lookup", "Looks – things up", {"type": "object", "properties": {"b": {}}})
 LATER_TOOL = DynamicToolSpec(
@@ -438,10 +438,8 @@ def test_tools_are_in_the_rollout_and_in_the_database(face, home):
     with face.create(dynamic_tools=[TOOL, LATER_TOOL]) as recorder:
         pass
     assert face.runtime.get_dynamic_tools(recorder.thread_id) == [TOOL, LATER_TOOL]
-    connection = as_another_program(home / "rollbook" / "state.sqlite")
     count = "SELECT count(*) FROM thread_dynamic_tools WHERE thread_id = ?"
-    assert list(connection.execute(count, (recorder.thread_id,))) == [(2,)]
-    connection.close()
+    assert run_sql(face.runtime.database, count, (recorder.thread_id,)) == [(2,)]
     with StateRuntime.open(home, database=home.parent / "x.sqlite", backfill=False) as fresh:
         assert fresh.get_dynamic_tools(recorder.thread_id) == [TOOL, LATER_TOOL]
 
@@ -1270,9 +1268,7 @@ def test_recording_goes_on_when_the_database_is_overwritten(face, home, caplog):
 def test_tools_are_read_from_the_rollout_where_the_database_has_lost_its_own(face, home):
     with face.create(dynamic_tools=[TOOL]) as recorder:
         recorder.flush()
-        connection = as_another_program(home / "rollbook" / "state.sqlite")
-        connection.execute("DROP TABLE thread_dynamic_tools")
-        connection.close()
+        run_sql(home / "rollbook" / "state.sqlite", "DROP TABLE thread_dynamic_tools")
         assert recorder.get_dynamic_tools() == [TOOL]
 
 
@@ -1311,9 +1307,7 @@ os.kill(os.getpid(), signal.SIGKILL)
     thread_id, kept = ended.stdout.split()
     path = face.runtime.find_rollout_path_by_id(thread_id)
     os.truncate(path, int(kept) + 20)
-    database = as_another_program(home / "rollbook" / "state.sqlite")
-    database.execute("UPDATE rollout_files SET applied_boot = 'the one before'")
-    database.close()
+    run_sql(face.runtime.database, "UPDATE rollout_files SET applied_boot = 'the one before'")
     with face.resume(thread_id) as again:
         assert len(again.history) == 3
         again.record_items(items.agent_message("More, and longer than what was lost. " * 50))

@@ -4,7 +4,6 @@ import os
 import uuid
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
@@ -22,7 +21,7 @@ from rollbook.testing import (
     user_message,
     write_rollout,
 )
-from tests.conftest import as_another_program
+from tests.conftest import run_sql
 
 ID = "66666666-6666-4666-8666-666666666666"
 FORMS = [ID.upper(), ID.replace("-", ""), "{" + ID + "}", "urn:uuid:" + ID]
@@ -45,12 +44,6 @@ fields = {
     for name, kind in ThreadMetadata.__annotations__.items()
     if name not in ("id", "rollout_path")
 }
-
-
-def write_sql(runtime: Any, sql: str) -> None:
-    connection = as_another_program(runtime.database)
-    connection.execute(sql)
-    connection.close()
 
 
 @settings(deadline=None, max_examples=60)
@@ -152,7 +145,7 @@ def test_two_rows_are_compared_by_field_in_the_order_of_declaration():
 
 def test_a_row_with_impossible_values_is_an_error_and_no_absence(runtime):
     runtime.upsert_thread(make_thread(id=ID))
-    write_sql(runtime, f"UPDATE threads SET updated_at = {10**17}")
+    run_sql(runtime.database, f"UPDATE threads SET updated_at = {10**17}")
     with pytest.raises(DatabaseDamagedError, match=ID):
         runtime.get_thread(ID)
 
@@ -160,7 +153,7 @@ def test_a_row_with_impossible_values_is_an_error_and_no_absence(runtime):
 def test_a_row_with_impossible_values_is_mended_from_its_rollout(runtime, home):
     path = write_rollout(home, ID, [session_meta(ID), user_message("Hi")], mtime=DEFAULT_TIME)
     want = runtime.get_thread(ID)
-    write_sql(runtime, f"UPDATE threads SET updated_at = {10**17}")
+    run_sql(runtime.database, f"UPDATE threads SET updated_at = {10**17}")
     assert runtime.get_thread(ID) == want
     assert (want.rollout_path, want.updated_at) == (str(path), DEFAULT_TIME)
 
@@ -304,9 +297,7 @@ def test_without_a_backfill_only_what_is_asked_for_is_indexed(open_runtime, home
         write_rollout(home, thread_id, lines, time=f"{day}-00-00")
     with open_runtime(home) as runtime:
         newest = runtime.list_thread_ids(5)
-        database = as_another_program(runtime.database)
-        [(indexed,)] = database.execute("SELECT count(*) FROM threads").fetchall()
-        database.close()
+        [(indexed,)] = run_sql(runtime.database, "SELECT count(*) FROM threads")
         assert not runtime.is_synced()
         assert 5 <= indexed < len(ids)
         assert len(runtime.list_thread_ids(500)) == len(ids)

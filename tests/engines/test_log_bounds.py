@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import apsw
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rollbook import LogEntry, LogLimits, LogQuery, LogRow, StateRuntime
+from tests.conftest import run_sql
 
 MIB = 1 << 20
 DAY = 86400
@@ -47,12 +47,7 @@ def log_database(home: Path) -> Path:
 
 
 def ask(home: Path, sql: str) -> list[tuple[Any, ...]]:
-    connection = apsw.Connection(str(log_database(home)))
-    connection.set_busy_timeout(5000)
-    try:
-        return connection.execute(sql).fetchall()
-    finally:
-        connection.close()
+    return run_sql(log_database(home), sql)
 
 
 def counted(home: Path) -> dict[str, int]:

@@ -45,7 +45,7 @@ from rollbook import (
 from rollbook.store.sqlite_file import kept_files
 from rollbook.testing import session_meta, token_count, user_message, write_rollout
 from tests.acceptance.conftest import COMMAND
-from tests.conftest import as_another_program
+from tests.conftest import is_sound
 from tests.faults.crash_program import append, numbers_of, thread_id_of, write_threads
 from tests.faults.test_damage import answers
 from tests.index.test_sync import everything, rebuilt
@@ -145,10 +145,8 @@ def faults_left(home: Path, scratch: Path) -> list[str]:
     for name in ("state.sqlite", "logs.sqlite"):
         database = home / "rollbook" / name
         faults += [f"set aside: {kept.name}" for kept in kept_files(database)]
-        connection = as_another_program(database)
-        if connection.pragma("integrity_check") != "ok":
+        if not is_sound(database):
             faults.append(f"{name} is damaged")
-        connection.close()
     faults += [f"left behind: {path.name}" for path in home.rglob(".*.tmp")]
     return faults
 

@@ -14,7 +14,7 @@ from rollbook import SortKey, StateRuntime
 from rollbook.errors import DatabaseDamagedError, DatabaseError
 from rollbook.store.sqlite_file import KEPT_FILES, kept_files
 from rollbook.testing import make_thread, session_meta, user_message, write_rollout
-from tests.conftest import as_another_program
+from tests.conftest import is_sound, run_sql
 from tests.index.test_sync import append
 
 RELEASE = "0.95.0"
@@ -139,9 +139,7 @@ def test_whatever_happens_to_the_file_the_answers_stay_right(filled, vandal, rng
                 assert answers(state, ids) == truth, (number, again, harm)
                 state.sync()
                 assert answers(state, ids) == truth, (number, again, harm)
-        check = as_another_program(database)
-        assert check.pragma("integrity_check") == "ok", (number, harm)
-        check.close()
+        assert is_sound(database), (number, harm)
 
 
 @pytest.fixture
@@ -229,9 +227,7 @@ def test_a_table_that_was_dropped(filled, table, is_open):
     database = home / "rollbook" / "state.sqlite"
 
     def drop() -> None:
-        connection = as_another_program(database)
-        connection.execute(f"DROP TABLE {table}").fetchall()
-        connection.close()
+        run_sql(database, f"DROP TABLE {table}")
 
     if not is_open:
         drop()
@@ -267,11 +263,8 @@ def test_a_row_with_impossible_values_is_read_again_from_its_rollout(filled, col
         with StateRuntime.open(home, default_provider="mock", backfill=False) as state:
             if not is_open:
                 state.close()
-            connection = as_another_program(database)
-            connection.execute(
-                f"UPDATE OR REPLACE threads SET {column} = {value} WHERE id = ?", (ids[3],)
-            ).fetchall()
-            connection.close()
+            update = f"UPDATE OR REPLACE threads SET {column} = {value} WHERE id = ?"
+            run_sql(database, update, (ids[3],))
             if is_open:
                 assert answers(state, ids) == truth
         with StateRuntime.open(home, default_provider="mock", backfill=False) as state:
@@ -381,9 +374,7 @@ def test_other_processes_go_over_to_the_new_file(home, vandal, rng):
         assert asker.wait(20) == 0, asker.stderr.read()
         asker.stdout.close()
         asker.stderr.close()
-    check = as_another_program(database)
-    assert check.pragma("integrity_check") == "ok"
-    check.close()
+    assert is_sound(database)
 
 
 def test_what_is_not_rollbooks_is_never_set_aside(filled, tmp_path):

@@ -21,7 +21,7 @@ from rollbook import RolloutRecorder, SortKey, StateRuntime
 from rollbook.errors import RollbookError
 from rollbook.rollout.history import read_items
 from rollbook.testing import make_thread, session_meta, user_message, write_rollout
-from tests.conftest import as_another_program
+from tests.conftest import run_sql
 
 ID = "11111111-1111-4111-8111-111111111111"
 OTHER = "22222222-2222-4222-8222-222222222222"
@@ -459,11 +459,7 @@ def test_an_id_that_is_a_path_is_no_id(home, outside, other, text):
 
 def change(home: Path, sql: str) -> None:
     """Write past Rollbook into its database."""
-    connection = as_another_program(home / "rollbook" / "state.sqlite")
-    try:
-        connection.execute(sql).fetchall()
-    finally:
-        connection.close()
+    run_sql(home / "rollbook" / "state.sqlite", sql)
 
 
 TEXTS = {"no_unicode": "CAST(x'ff' AS TEXT)", "nul": "CAST(x'610062' AS TEXT)", "empty": "''"}

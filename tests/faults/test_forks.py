@@ -9,10 +9,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-import apsw
 import pytest
 
 from rollbook import StateRuntime
+from tests.conftest import is_sound
 
 # Only the end of the program or a fork can write what is logged here: not the clock, not a batch.
 PRELUDE = """
@@ -74,12 +74,6 @@ def messages(home: Path) -> Callable[[], list[str | None]]:
             return [row.message for row in state.query_logs()]
 
     return read
-
-
-def assert_sound(database: Path) -> None:
-    connection = apsw.Connection(str(database))
-    assert connection.pragma("integrity_check") == "ok"
-    connection.close()
 
 
 @pytest.mark.parametrize(
@@ -162,7 +156,7 @@ for batch in range(10**6):
     assert set(counts.values()) == {60}
     assert len(counts) >= rounds
     assert sorted(counts) == sorted(f"{batch}" * 50 for batch in range(len(counts)))
-    assert_sound(home / "rollbook" / "logs.sqlite")
+    assert is_sound(home / "rollbook" / "logs.sqlite")
 
 
 def test_programs_that_log_at_once_lose_nothing(home, tmp_path, messages):
@@ -183,7 +177,7 @@ for number in range(300):
         expected = [f"{name} {number}" for number in range(300)]
         assert [text for text in found if text.startswith(name)] == expected
     assert len(found) == 900
-    assert_sound(home / "rollbook" / "logs.sqlite")
+    assert is_sound(home / "rollbook" / "logs.sqlite")
 
 
 @pytest.mark.parametrize(

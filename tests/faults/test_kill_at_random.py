@@ -20,7 +20,7 @@ import pytest
 from rollbook import RolloutRecorder, StateRuntime
 from rollbook.store import logs
 from rollbook.store.migrate import load_migrations
-from tests.conftest import as_another_program
+from tests.conftest import as_another_program, is_sound, run_sql
 from tests.faults import crash_program
 from tests.faults.crash_program import LIMITS, join_backfill, numbers_of, start, write_threads
 from tests.index.test_sync import everything, rebuilt
@@ -72,10 +72,8 @@ def ids(home) -> list[str]:
 def assert_sound(database: str | Path) -> None:
     for file in (Path(database), Path(database).with_name("logs.sqlite")):
         if file.exists():
-            connection = apsw.Connection(str(file))
-            assert connection.pragma("integrity_check") == "ok"
-            assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
-            connection.close()
+            assert is_sound(file)
+            assert run_sql(file, "PRAGMA foreign_key_check") == []
 
 
 def assert_as_built_from_nothing(state: StateRuntime, tmp_path: Path) -> None:
@@ -295,10 +293,8 @@ def test_killed_while_it_migrates(home, ids, kill, kills, old_database):
             continue
         with StateRuntime.open(home, database=database, backfill=False) as state:
             assert everything(state) == expected
-            connection = as_another_program(state.database)
-            found = connection.execute("SELECT version FROM schema_migrations ORDER BY 1")
+            found = run_sql(state.database, "SELECT version FROM schema_migrations ORDER BY 1")
             assert [version for [version] in found] == versions
-            connection.close()
             assert state.sync().indexed == 0
         reopened(home, ids, directory, database)
         (database.parent / "copy").unlink(missing_ok=True)

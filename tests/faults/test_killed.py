@@ -6,11 +6,11 @@ import subprocess
 import sys
 import uuid
 
-import apsw
 import pytest
 
 from rollbook import StateRuntime
 from rollbook.testing import session_meta, token_count, user_message, write_rollout
+from tests.conftest import is_sound
 
 THREADS = 300
 # Kills itself at the n-th statement of the sync: wherever that falls, with no clock involved.
@@ -55,7 +55,7 @@ def test_a_sync_killed_at_any_statement_is_completed_by_the_next(many, tmp_path,
         assert (stats.scanned, stats.failed) == (THREADS, 0)
         found = state.list_threads(THREADS * 2).items
     assert sorted(thread.tokens_used for thread in found) == list(range(THREADS))
-    assert apsw.Connection(str(database)).pragma("integrity_check") == "ok"
+    assert is_sound(database)
 
 
 def test_a_worker_that_is_killed_costs_one_file_and_the_next_sync_reads_it(

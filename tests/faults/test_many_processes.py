@@ -3,17 +3,18 @@
 import fcntl
 import os
 import signal
+import subprocess
 import threading
 from collections import Counter
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-import apsw
 import pytest
 
 from rollbook import LogEntry, LogQuery, StateRuntime
 from rollbook.errors import DatabaseBusyError
 from rollbook.testing import make_thread, session_meta, user_message, write_rollout
+from tests.conftest import is_sound
 from tests.faults import crash_program
 from tests.faults.crash_program import (
     SHARED,
@@ -54,12 +55,15 @@ def tell(program, text: str = "go on") -> None:
     print(text, file=program.stdin, flush=True)
 
 
-def sound(database: str) -> bool:
-    connection = apsw.Connection(database)
-    try:
-        return connection.pragma("integrity_check") == "ok"
-    finally:
-        connection.close()
+def said_by(programs: list[subprocess.Popen]) -> list[str]:
+    """Let programs that are ready go on at the same time; gives what each says to its end."""
+    for program in programs:
+        hears(program, "ready")
+    for program in programs:
+        tell(program)
+    said = [program.stdout.read() for program in programs]
+    assert all(text.startswith("done ") for text in said), "".join(said)
+    return said
 
 
 @pytest.fixture
@@ -113,12 +117,7 @@ def test_of_eight_writers_and_eight_readers_nobody_fails_and_no_update_is_lost(h
             for activity, many in ((crash_program.write, WRITERS), (crash_program.read, READERS))
             for number in range(many)
         ]
-        for program in programs:
-            hears(program, "ready")
-        for program in programs:
-            tell(program)
-        said = [program.stdout.read() for program in programs]
-    assert all(text.startswith("done ") for text in said), "".join(said)
+        said = said_by(programs)
     written, looked = ([int(text.split()[1]) for text in part] for part in (said[:8], said[8:]))
     assert min(*written, *looked) > 0
 
@@ -138,8 +137,8 @@ def test_of_eight_writers_and_eight_readers_nobody_fails_and_no_update_is_lost(h
         for process, last in enumerate(written):
             of_process = [row[1:] for row in logged if row[0] == str(process)]
             assert of_process == [(str(n), part) for n in range(1, last + 1) for part in (0, 1)]
-        assert sound(state.database)
-        assert sound(str(Path(state.database).with_name("logs.sqlite")))
+        assert is_sound(state.database)
+        assert is_sound(Path(state.database).with_name("logs.sqlite"))
 
 
 @pytest.mark.parametrize("driver", ["rollbook", "sqlite"])
@@ -187,7 +186,7 @@ def test_a_writer_that_is_killed_holds_nobody_up(home, ids, database, driver):
             write_to(state, database)
             assert [row.target for row in state.query_logs()][:1] == ["before"]
             assert state.get_thread(ids[3]).title == "Thread 3"
-    assert sound(database)
+    assert is_sound(database)
 
 
 def test_a_write_that_waits_for_one_that_is_killed_goes_through(home, database):
@@ -252,7 +251,7 @@ def test_sixteen_processes_open_an_empty_home_at_the_same_instant(tmp_path, time
                 logged = Counter(row.target for row in state.query_logs())
                 assert logged == Counter(map(str, range(OPENERS)))
                 assert state.is_synced()
-                assert sound(state.database)
+                assert is_sound(state.database)
 
 
 # --- One backfill -----------------------------------------------------------------------------

@@ -33,7 +33,7 @@ from rollbook.errors import DatabaseBusyError, ThreadInUseError
 from rollbook.index import extraction
 from rollbook.rollout.lines import decode_line
 from rollbook.testing import DEFAULT_TIME, session_meta, token_count, user_message, write_rollout
-from tests.conftest import as_another_program
+from tests.conftest import is_sound, run_sql
 from tests.faults import crash_program
 from tests.faults.crash_program import (
     SHARED,
@@ -60,7 +60,7 @@ from tests.faults.test_bad_environment import (
     truth_of,
 )
 from tests.faults.test_damage import answers
-from tests.faults.test_many_processes import hears, running, sound, tell
+from tests.faults.test_many_processes import hears, running, said_by, tell
 from tests.index.test_sync import everything, rebuilt
 
 THREADS = 20
@@ -249,12 +249,7 @@ def test_two_writers_and_two_readers_lose_nothing(home, network, times):
             for activity in (crash_program.write, crash_program.read)
             for number in range(2)
         ]
-        for program in programs:
-            hears(program, "ready")
-        for program in programs:
-            tell(program)
-        said = [program.stdout.read() for program in programs]
-    assert all(text.startswith("done ") for text in said), "".join(said)
+        said = said_by(programs)
     written = [int(text.split()[1]) for text in said[:2]]
     assert min(int(text.split()[1]) for text in said) > 0
     with StateRuntime.open(home, backfill=False) as state:
@@ -267,8 +262,8 @@ def test_two_writers_and_two_readers_lose_nothing(home, network, times):
         for process, last in enumerate(written):
             of_process = [row[1:] for row in logged if row[0] == str(process)]
             assert of_process == [(str(n), part) for n in range(1, last + 1) for part in (0, 1)]
-        assert sound(state.database)
-        assert sound(str(Path(state.database).with_name("logs.sqlite")))
+        assert is_sound(state.database)
+        assert is_sound(Path(state.database).with_name("logs.sqlite"))
 
 
 def test_threads_of_one_process_share_it(home, network):
@@ -361,7 +356,7 @@ def test_a_transaction_that_was_killed_is_rolled_back_by_the_next(home, tmp_path
     with StateRuntime.open(home, backfill=False) as state:
         assert answers(state, ids) == truth
         assert [row.message for row in state.query_logs()] == ["before"]
-    assert sound(str(database))
+    assert is_sound(database)
     assert faults_left(home, tmp_path) == []
 
 
@@ -407,9 +402,7 @@ def test_a_database_whose_making_was_interrupted_is_completed(
     monkeypatch.setenv(filesystem.FORCED, on_network)
     write_threads(home, 2)
     (home / "rollbook").mkdir()
-    connection = as_another_program(home / "rollbook" / name)
-    connection.execute("PRAGMA auto_vacuum = INCREMENTAL").fetchall()
-    connection.close()
+    run_sql(home / "rollbook" / name, "PRAGMA auto_vacuum = INCREMENTAL")
     assert (home / "rollbook" / name).stat().st_size
     assert faults_left(home, tmp_path) == []
 
@@ -567,11 +560,8 @@ def test_what_is_being_written_is_not_read_as_logs(home, network):
 
 
 def journal_mode(database: Path) -> str:
-    connection = as_another_program(database)
-    try:
-        return connection.pragma("journal_mode")
-    finally:
-        connection.close()
+    [(mode,)] = run_sql(database, "PRAGMA journal_mode")
+    return mode
 
 
 def die_with_a_wal(home: str) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from rollbook import RolloutRecorder, StateRuntime, items
-from tests.conftest import as_another_program
+from tests.conftest import run_sql
 from tests.faults import power_loss
 from tests.faults.crash_program import numbers_of, write_threads
 from tests.faults.power_loss import Disk, Note, build, output_of, trace
@@ -128,12 +128,8 @@ def test_the_index_is_in_order(losses, tmp_path):
             if word in {"synced", "closed"}:
                 possible = possible[-1:]
         with StateRuntime.open(home, backfill=False) as state:
-            connection = as_another_program(state.database)
-            found = connection.execute(
-                "SELECT id, tokens_used FROM threads WHERE tokens_used >= 1000"
-            )
-            assert dict(found.fetchall()) in possible
-            connection.close()
+            sql = "SELECT id, tokens_used FROM threads WHERE tokens_used >= 1000"
+            assert dict(run_sql(state.database, sql)) in possible
             assert_in_order(state)
             assert state.sync(jobs=1).failures == ()
             assert_as_built_from_nothing(state, tmp_path)
