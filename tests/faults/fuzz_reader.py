@@ -20,22 +20,27 @@ _LARGEST_INPUT = 1 << 14
 
 def read(content: bytes) -> None:
     """Read a rollout with and without skipping; nothing may be raised, and all can be stored."""
-    from rollbook.rollout.fold import FoldState, decode_state, dynamic_tools_of, encode_state, fold
+    from rollbook.rollout.fold import FoldState, ThreadFold, decode_state, encode_state
     from rollbook.rollout.history import as_legacy, conversation
-    from rollbook.rollout.scan import Scan
+    from rollbook.rollout.scan import DeceptiveLineError, Scan
     from rollbook.testing import make_thread
 
     for everything in (False, True):
-        metadata, state = make_thread(id=THREAD, title="", has_user_event=False), FoldState()
+        metadata = make_thread(id=THREAD, title="", has_user_event=False)
+        thread = ThreadFold(metadata, FoldState(), "mock")
         scan = Scan(io.BytesIO(content), everything=everything)
         items = []
-        for item in scan:
-            metadata, state = fold(metadata, item, state, "mock")
-            msgspec.json.encode(dynamic_tools_of(item.payload))
-            items.append(item)
+        try:
+            for item in scan:
+                thread.take(item)
+                scan.is_settled = thread.is_settled
+                items.append(item)
+        except DeceptiveLineError:
+            assert not everything
         assert scan.offset <= len(content)
-        assert decode_state(encode_state(state)) == state
-        assert_storable(metadata)
+        msgspec.json.encode(thread.tools)
+        assert decode_state(encode_state(thread.state)) == thread.state
+        assert_storable(thread.metadata)
         conversation(as_legacy(items))
 
 

@@ -1,5 +1,6 @@
 """What must hold for any rollout: skipping changes nothing, and neither does where a read stopped."""
 
+import contextlib
 import io
 import os
 from pathlib import Path
@@ -10,10 +11,10 @@ from hypothesis import strategies as st
 
 from rollbook.rollout import scan as scan_module
 from rollbook.rollout.extract import extract
-from rollbook.rollout.fold import FoldState, fold
+from rollbook.rollout.fold import FoldState, ThreadFold
 from rollbook.rollout.layout import stat_rollout
 from rollbook.rollout.lines import MalformedLineError, RolloutItem, decode_line
-from rollbook.rollout.scan import Scan
+from rollbook.rollout.scan import DeceptiveLineError, Scan
 from rollbook.testing import make_thread
 from tests.conftest import CORPUS
 
@@ -23,13 +24,27 @@ LINES = sorted({line for path in ROLLOUTS for line in path.read_bytes().splitlin
 SHORT_LINES = LINES[: len(LINES) * 9 // 10]
 
 
-def folded(items: list[RolloutItem], trailing: str = "") -> tuple:
-    metadata, state = make_thread(id=THREAD, title="", has_user_event=False), FoldState()
+def new_thread() -> ThreadFold:
+    return ThreadFold(make_thread(id=THREAD, title="", has_user_event=False), FoldState(), "mock")
+
+
+def folded(items: list[RolloutItem]) -> tuple:
+    thread = new_thread()
     for item in items:
-        metadata, state = fold(metadata, item, state, "mock")
-    if trailing:
-        metadata, state = fold(metadata, RolloutItem("compacted", {}, trailing), state, "mock")
-    return metadata, state
+        thread.take(item)
+    return thread.metadata, thread.state, thread.tools
+
+
+def scanned(content: bytes) -> tuple[Scan, tuple]:
+    """Read as an index does: what matters, and everything where that may deceive."""
+    for everything in (False, True):
+        scan, thread = Scan(io.BytesIO(content), everything=everything), new_thread()
+        with contextlib.suppress(DeceptiveLineError):
+            for item in scan:
+                thread.take(item)
+                scan.is_settled = thread.is_settled
+            break
+    return scan, (thread.metadata, thread.state, thread.tools)
 
 
 def decode_every_line(content: bytes) -> tuple[list[RolloutItem], int]:
@@ -44,8 +59,7 @@ def decode_every_line(content: bytes) -> tuple[list[RolloutItem], int]:
 
 
 def assert_same_as_decoding_everything(content: bytes) -> None:
-    scan = Scan(io.BytesIO(content))
-    seen = folded(list(scan), scan.trailing_turn_time)
+    scan, seen = scanned(content)
     items, errors = decode_every_line(content)
     assert seen == folded(items)
     assert scan.parse_errors == errors
@@ -93,12 +107,11 @@ def test_a_torn_line_is_counted_and_costs_nothing_else(lines: list[bytes], data:
     at = data.draw(st.integers(0, len(lines) - 1))
     cut = data.draw(st.integers(1, len(lines[at]) - 1))
     torn = [*lines[:at], lines[at][:cut], *lines[at + 1 :]]
-    scan = Scan(io.BytesIO(b"".join(line + b"\n" for line in torn)))
-    items = list(scan)
+    scan, seen = scanned(b"".join(line + b"\n" for line in torn))
     whole = [decode_line(line) for index, line in enumerate(lines) if index != at]
     assert scan.records + scan.parse_errors == len(lines)
     assert scan.parse_errors == 1
-    assert folded(items, scan.trailing_turn_time) == folded(whole)
+    assert seen == folded(whole)
 
 
 @settings(deadline=None, max_examples=200, suppress_health_check=list(HealthCheck))
@@ -109,11 +122,10 @@ def test_of_two_records_fused_by_a_crash_the_second_is_saved(
     at = data.draw(st.integers(0, len(lines) - 2))
     cut = data.draw(st.integers(1, len(lines[at]) - 1))
     fused = [*lines[:at], lines[at][:cut] + lines[at + 1], *lines[at + 2 :]]
-    scan = Scan(io.BytesIO(b"".join(line + b"\n" for line in fused)))
-    items = list(scan)
+    scan, seen = scanned(b"".join(line + b"\n" for line in fused))
     whole = [decode_line(line) for index, line in enumerate(lines) if index != at]
     assert (scan.records, scan.parse_errors) == (len(lines) - 1, 1)
-    assert folded(items, scan.trailing_turn_time) == folded(whole)
+    assert seen == folded(whole)
 
 
 @settings(deadline=None, max_examples=150, suppress_health_check=list(HealthCheck))
@@ -124,12 +136,12 @@ def test_of_two_records_fused_by_a_crash_the_second_is_saved(
 )
 def test_the_size_of_a_block_makes_no_difference(lines, block, last_break):
     content = b"\n".join(lines) + (b"\n" if last_break else b"")
-    whole = Scan(io.BytesIO(content))
-    expected = folded(list(whole), whole.trailing_turn_time)
+    whole, expected = scanned(content)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scan_module, "BLOCK_BYTES", block)
-        scan = Scan(io.BytesIO(content))
-        assert folded(list(scan), scan.trailing_turn_time) == expected
+        patch.setattr(scan_module, "_buffers", [])
+        scan, seen = scanned(content)
+    assert seen == expected
     assert (scan.parse_errors, scan.records) == (whole.parse_errors, whole.records)
     assert scan.offset == whole.offset == len(content)
 

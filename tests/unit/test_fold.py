@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rollbook import ThreadMetadata
-from rollbook.rollout.fold import FoldState, dynamic_tools_of, fold
+from rollbook.rollout.fold import FoldState, ThreadFold, dynamic_tools_of
 from rollbook.rollout.lines import RolloutItem, decode_line
 from rollbook.testing import make_line, make_thread, session_meta, token_count, user_message
 
@@ -28,10 +28,10 @@ def completed(*content: dict) -> bytes:
 
 def folded(*lines: bytes):
     metadata = make_thread(id=ID, title="", has_user_event=False, cwd="", model_provider="")
-    state = FoldState()
+    thread = ThreadFold(metadata, FoldState(), "default")
     for line in lines:
-        metadata, state = fold(metadata, decode_line(line), state, "default")
-    return metadata
+        thread.take(decode_line(line))
+    return thread.metadata
 
 
 @pytest.mark.parametrize(
@@ -195,8 +195,9 @@ KEYS = [
     st.text(max_size=30),
 )
 def test_no_payload_whatever_its_shape_is_an_error(kind, event, payload, timestamp):
-    metadata, state = make_thread(id=ID), FoldState()
+    thread = ThreadFold(make_thread(id=ID), FoldState(), "default")
     item = RolloutItem(kind, {"id": ID, "role": "user", **payload, "type": event}, timestamp)
-    after = fold(metadata, item, state, "default")
+    thread.take(item)
+    after = thread.metadata, thread.state
     assert after[0].id == ID
     assert msgspec.json.decode(msgspec.json.encode(after), type=Folded) == after

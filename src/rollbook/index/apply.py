@@ -1,27 +1,14 @@
 """Records of a running agent into the database, as they are written (behaviour.md 19, 20)."""
 
 import os
-from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
 import msgspec
 
-from rollbook.model.thread import (
-    DynamicToolSpec,
-    ThreadMetadata,
-    ThreadMetadataBuilder,
-    parse_thread_id,
-)
+from rollbook.model.thread import ThreadMetadata, ThreadMetadataBuilder, parse_thread_id
 from rollbook.model.times import from_epoch
-from rollbook.rollout.fold import (
-    FoldState,
-    decode_state,
-    dynamic_tools_of,
-    encode_state,
-    fold,
-    is_meta_of,
-)
+from rollbook.rollout.fold import FoldState, ThreadFold, decode_state, encode_state
 from rollbook.rollout.layout import stat_rollout
 from rollbook.rollout.lines import RolloutItem
 from rollbook.store import files, threads, tools
@@ -40,8 +27,7 @@ def apply_items(
 ) -> None:
     """Fold records into a thread's row and store its tools, inside the caller's transaction.
 
-    The tools are those of the first session meta that is the thread's own; the reference takes the
-    first of any thread, which can give a fork the tools of its source (behaviour.md 28).
+    The tools are those of the first session meta that is the thread's own.
     """
     thread_id = parse_thread_id(builder.id)
     metadata = threads.get(tx, str(home), thread_id) or builder.build(default_provider)
@@ -49,12 +35,13 @@ def apply_items(
         metadata, id=thread_id, rollout_path=os.fspath(builder.rollout_path)
     )
     state = decode_state(threads.fold_state(tx, thread_id)) or FoldState()
+    thread = ThreadFold(metadata, state, default_provider)
     for item in items:
-        metadata, state = fold(metadata, item, state, default_provider)
-    threads.upsert(tx, str(home), with_file_time(metadata))
-    threads.set_fold_state(tx, thread_id, encode_state(state))
+        thread.take(item)
+    threads.upsert(tx, str(home), with_file_time(thread.metadata))
+    threads.set_fold_state(tx, thread_id, encode_state(thread.state))
     _remember_size(tx, home, metadata.rollout_path)
-    tools.put_first(tx, thread_id, _own_tools(thread_id, items))
+    tools.put_first(tx, thread_id, thread.tools)
 
 
 def with_file_time(metadata: ThreadMetadata) -> ThreadMetadata:
@@ -81,10 +68,3 @@ def _remember_size(tx: Transaction, home: Path, path: str) -> None:
     file = stat_rollout(home, below) if below != path else None
     if file is not None:
         files.set_applied(tx, below, file.size, boot_id())
-
-
-def _own_tools(thread_id: str, items: Iterable[RolloutItem]) -> tuple[DynamicToolSpec, ...]:
-    for item in items:
-        if item.type == "session_meta" and is_meta_of(item.payload, thread_id):
-            return dynamic_tools_of(item.payload)
-    return ()

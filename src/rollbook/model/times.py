@@ -17,12 +17,13 @@ def parse_time(text: str) -> datetime | None:
     Source: behaviour.md 12.
     """
     try:
-        if _FILE_NAME_TIME.fullmatch(text):
-            return datetime.fromisoformat(text[:10] + text[10:].replace("-", ":") + "+00:00")
         if match := _RFC3339.fullmatch(text):
             day, time, offset = match.groups()
-            offset = "+00:00" if offset in "Zz" else offset
+            if offset in "Zz":
+                return datetime.fromisoformat(f"{day}T{time}+00:00")
             return datetime.fromisoformat(f"{day}T{time}{offset}").astimezone(UTC)
+        if _FILE_NAME_TIME.fullmatch(text):
+            return datetime.fromisoformat(text[:10] + text[10:].replace("-", ":") + "+00:00")
     except (ValueError, OverflowError):
         pass  # the right shape, but no such time: the same answer as for any other text
     return None

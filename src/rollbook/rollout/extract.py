@@ -1,13 +1,14 @@
 """One rollout file, or the part of it that is new, folded into what it says of its thread."""
 
 import hashlib
-import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from io import FileIO, RawIOBase
 from itertools import chain
-from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, cast
+from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -23,16 +24,15 @@ from rollbook.model.thread import (
 from rollbook.model.times import from_epoch, parse_time
 from rollbook.rollout.fold import (
     FoldState,
+    ThreadFold,
     dynamic_tools_of,
-    fold,
     is_meta_of,
-    with_recency,
 )
 from rollbook.rollout.layout import RolloutFile, RolloutName, file_below, parse_rollout_name
 from rollbook.rollout.lines import RolloutItem, text_of
-from rollbook.rollout.scan import Scan
+from rollbook.rollout.scan import DeceptiveLineError, Scan
 
-_DIGEST_WINDOW = 4096
+_DIGEST_WINDOW = 1024
 _NS = 1_000_000_000
 
 
@@ -72,11 +72,7 @@ def extract(
     ``updated_at``.  Errors: RolloutError naming the file where nothing can be learnt from it.
     Source: behaviour.md 33 to 37, 59.
     """
-    with reading(home, file) as stream:
-        if resume is not None and _can_resume(stream, file, resume[1]):
-            return _fold_on(stream, file, default_provider, *resume)
-        stream.seek(0)
-        return _fold_all(home, stream, file, default_provider)
+    return _exactly(partial(_extract, home, file, default_provider, resume))
 
 
 def extract_segments(home: Path, files: list[RolloutFile], default_provider: str) -> Extraction:
@@ -91,8 +87,7 @@ def extract_segments(home: Path, files: list[RolloutFile], default_provider: str
         before = whole.outcome
         metadata = msgspec.structs.replace(before.metadata, rollout_path=str(home / file.path))
         start = FoldPoint(0, b"", whole.point.state)
-        with reading(home, file) as stream:
-            part = _fold_on(stream, file, default_provider, metadata, start)
+        part = _exactly(partial(_extract_segment, home, file, default_provider, metadata, start))
         outcome = ExtractionOutcome(
             metadata=part.outcome.metadata,
             dynamic_tools=before.dynamic_tools or part.outcome.dynamic_tools,
@@ -111,7 +106,7 @@ def read_dynamic_tools(
     Empty where it has none.  Errors: RolloutError where the file can't be read.
     """
     with reading(home, file) as stream:
-        for item in Scan(stream):
+        for item in Scan(stream, everything=True):
             if item.type == "session_meta" and is_meta_of(item.payload, thread_id):
                 return dynamic_tools_of(item.payload)
     return ()
@@ -123,14 +118,14 @@ def read_thread_id(home: Path, file: RolloutFile) -> str | None:
     Errors: RolloutError where the file can't be read.  Source: behaviour.md 36.
     """
     with reading(home, file) as stream:
-        for item in Scan(stream):
+        for item in Scan(stream, everything=True):
             if item.type == "session_meta" and _has_valid_id(item):
                 return parse_thread_id(text_of(item.payload, "id"))
     return None
 
 
 @contextmanager
-def reading(home: Path, file: RolloutFile) -> Iterator[BinaryIO]:
+def reading(home: Path, file: RolloutFile) -> Iterator[RawIOBase]:
     """Open a rollout for reading, decompressing on the way where it is compressed.
 
     Errors: RolloutError.
@@ -138,12 +133,12 @@ def reading(home: Path, file: RolloutFile) -> Iterator[BinaryIO]:
     errors: tuple[type[Exception], ...] = (OSError, EOFError)
     path = file_below(home, f"{file.path}.zst" if file.compressed else file.path)
     try:
-        with os.fdopen(open_regular(path), "rb", buffering=0) as stream:
+        with FileIO(open_regular(path)) as stream:
             if file.compressed:
                 zstd = _zstd()
                 errors = (*errors, zstd.ZstdError)
                 with zstd.ZstdFile(stream, "rb") as unpacked:
-                    yield cast(BinaryIO, unpacked)
+                    yield unpacked
             else:
                 yield stream
     except errors as error:
@@ -160,16 +155,13 @@ def _zstd() -> Any:
     return zstd
 
 
-def _can_resume(stream: BinaryIO, file: RolloutFile, point: FoldPoint) -> bool:
+def _can_resume(stream: RawIOBase, file: RolloutFile, point: FoldPoint) -> bool:
     if file.compressed or not point.state.has_meta or point.bytes_folded > file.size:
         return False
-    if _digest(stream, point.bytes_folded) != point.digest:
-        return False
-    stream.seek(point.bytes_folded)
-    return True
+    return _digest(stream, point.bytes_folded) == point.digest
 
 
-def _digest(stream: BinaryIO, offset: int) -> bytes:
+def _digest(stream: RawIOBase, offset: int) -> bytes:
     digest = hashlib.blake2b(digest_size=16)
     stream.seek(0)
     digest.update(stream.read(min(_DIGEST_WINDOW, offset)))
@@ -178,65 +170,95 @@ def _digest(stream: BinaryIO, offset: int) -> bytes:
     return digest.digest()
 
 
-def _fold_all(home: Path, stream: BinaryIO, file: RolloutFile, default_provider: str) -> Extraction:
-    scan = Scan(stream)
-    items = iter(scan)
-    name = parse_rollout_name(PurePosixPath(file.path).name)
-    early = _up_to_meta(scan, items, name)
-    if not scan.records and not (name and scan.unfinished.startswith(b"{")):
-        reason = "holds no readable record" if file.size else "is empty"
-        raise RolloutError(reason, path=file.path)
-    builder = _builder(str(home / file.path), early, name)
-    if builder is None:
-        reason = "has neither a session meta nor a name that says which thread it is"
-        raise RolloutError(reason, path=file.path)
-    metadata = builder.build(default_provider)
-    return _fold_items(scan, chain(early, items), stream, file, default_provider, metadata)
+def _exactly(read: Callable[..., Extraction]) -> Extraction:
+    """Read what matters of a rollout; everything, where its looks deceive."""
+    try:
+        return read(everything=False)
+    except DeceptiveLineError:
+        return read(everything=True)
+
+
+def _extract(
+    home: Path,
+    file: RolloutFile,
+    default_provider: str,
+    resume: tuple[ThreadMetadata, FoldPoint] | None,
+    *,
+    everything: bool,
+) -> Extraction:
+    with reading(home, file) as stream:
+        if resume is not None and _can_resume(stream, file, resume[1]):
+            return _fold_on(stream, file, default_provider, *resume, everything=everything)
+        stream.seek(0)
+        scan = Scan(stream, everything=everything)
+        items = iter(scan)
+        name = parse_rollout_name(file.path.rpartition("/")[2])
+        early = _up_to_meta(scan, items, name)
+        if not scan.records and not (name and scan.unfinished.startswith(b"{")):
+            reason = "holds no readable record" if file.size else "is empty"
+            raise RolloutError(reason, path=file.path)
+        builder = _builder(f"{home}/{file.path}", early, name)
+        if builder is None:
+            reason = "has neither a session meta nor a name that says which thread it is"
+            raise RolloutError(reason, path=file.path)
+        thread = ThreadFold(builder.build(default_provider), FoldState(), default_provider)
+        return _fold_items(thread, scan, chain(early, items), stream, file)
+
+
+def _extract_segment(
+    home: Path,
+    file: RolloutFile,
+    default_provider: str,
+    metadata: ThreadMetadata,
+    start: FoldPoint,
+    *,
+    everything: bool,
+) -> Extraction:
+    with reading(home, file) as stream:
+        return _fold_on(stream, file, default_provider, metadata, start, everything=everything)
 
 
 def _fold_on(
-    stream: BinaryIO,
+    stream: RawIOBase,
     file: RolloutFile,
     default_provider: str,
     metadata: ThreadMetadata,
     point: FoldPoint,
+    *,
+    everything: bool,
 ) -> Extraction:
     if not point.state.has_title:  # then a live writer's, of a record that is still to come
         metadata = msgspec.structs.replace(metadata, title="", preview="")
-    scan = Scan(stream, point.bytes_folded)
-    return _fold_items(scan, scan, stream, file, default_provider, metadata, point)
+    stream.seek(point.bytes_folded)
+    scan = Scan(stream, point.bytes_folded, everything=everything)
+    thread = ThreadFold(metadata, point.state, default_provider)
+    scan.is_settled = thread.is_settled
+    return _fold_items(thread, scan, scan, stream, file, point)
 
 
 def _fold_items(
+    thread: ThreadFold,
     scan: Scan,
     items: Iterable[RolloutItem],
-    stream: BinaryIO,
+    stream: RawIOBase,
     file: RolloutFile,
-    default_provider: str,
-    metadata: ThreadMetadata,
     start: FoldPoint | None = None,
 ) -> Extraction:
-    state = start.state if start else FoldState()
-    tools: tuple[DynamicToolSpec, ...] = ()
     for item in items:
-        metadata, state = fold(metadata, item, state, default_provider)
-        if not tools and item.type == "session_meta" and is_meta_of(item.payload, metadata.id):
-            tools = dynamic_tools_of(item.payload)
-    ordinal = scan.trailing_turn_ordinal
-    if ordinal is None or ordinal >= state.own_from:
-        metadata = with_recency(metadata, scan.trailing_turn_time)
-    metadata = msgspec.structs.replace(metadata, updated_at=from_epoch(file.mtime_ns // _NS))
+        thread.take(item)
+        scan.is_settled = thread.is_settled
     digest = b"" if file.compressed else _digest(stream, scan.offset)
     read = file.size if file.compressed else scan.offset - (start.bytes_folded if start else 0)
     outcome = ExtractionOutcome(
-        metadata=metadata,
-        dynamic_tools=tools,
+        metadata=msgspec.structs.replace(
+            thread.metadata, updated_at=from_epoch(file.mtime_ns // _NS)
+        ),
+        dynamic_tools=thread.tools,
         parse_errors=scan.parse_errors,
         unknown_items=scan.unknown_items,
     )
-    return Extraction(
-        outcome, FoldPoint(scan.offset, digest, state), read, resumed=start is not None
-    )
+    point = FoldPoint(scan.offset, digest, thread.state)
+    return Extraction(outcome, point, read, resumed=start is not None)
 
 
 def _up_to_meta(
@@ -251,7 +273,7 @@ def _up_to_meta(
     for item in items:
         taken.append(item)
         if item.type == "session_meta" and _has_valid_id(item):
-            is_first = scan.records == 1 and not scan.parse_errors
+            is_first = len(taken) == 1 and not scan.has_skipped and not scan.parse_errors
             if is_first or name is None or is_meta_of(item.payload, name.thread_id):
                 break
     return taken

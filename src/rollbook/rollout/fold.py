@@ -1,11 +1,11 @@
 """Fold the records of a rollout, one after the other, into what is known of its thread.
 
-Pure: no I/O, no clock.  Folding the end of a rollout a second time changes nothing, so a reader
+No I/O, no clock.  Folding the end of a rollout a second time changes nothing, so a reader
 that isn't sure where it stopped may start earlier.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -21,7 +21,11 @@ from rollbook.rollout.lines import (
     list_of,
     object_of,
     text_of,
+    total_usage,
 )
+
+_KINDS_INSIDE = ("event_msg", "response_item")
+_MAX_TIMES = 256
 
 
 class FoldState(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -53,35 +57,216 @@ def decode_state(text: str) -> FoldState | None:
         return None
 
 
-_Folded = tuple[ThreadMetadata, FoldState]
-_Handler = Callable[[ThreadMetadata, FoldState, Mapping[str, Any]], _Folded]
+_Handler = Callable[["ThreadFold", Mapping[str, Any]], None]
 
 
-def fold(
-    metadata: ThreadMetadata, item: RolloutItem, state: FoldState, default_provider: str
-) -> _Folded:
-    """Fold one record in; returns the metadata and the state after it.
+class ThreadFold:
+    """What is known of a thread, as one record after the other is taken in.
 
-    Source: behaviour.md 38 to 58; line types of later releases as the corpus shows them.
+    Begins with what was known before; ``metadata``, ``state`` and ``tools`` say what it has come to.
     """
-    if item.ordinal is not None and 0 <= item.ordinal < state.own_from:
-        return metadata, state
-    handler = _HANDLERS.get((item.type, _kind(item)))
-    if handler is not None:
-        metadata, state = handler(metadata, state, item.payload)
-    if is_turn_record(item):
-        metadata = with_recency(metadata, item.timestamp)
-    if not metadata.model_provider:
-        metadata = _replace(metadata, model_provider=default_provider)
-    return metadata, state
+
+    def __init__(
+        self, metadata: ThreadMetadata, state: FoldState, default_provider: str = ""
+    ) -> None:
+        self._before = metadata
+        self._default_provider = default_provider
+        self._changes: dict[str, Any] = {}
+        self._times: list[str] = []  # of records of turns; the last that is a time counts
+        self._title = metadata.title
+        self._has_user_event = metadata.has_user_event
+        self._has_title = state.has_title
+        self._title_is_tentative = state.title_is_tentative
+        self._own_from = state.own_from
+        self._has_meta = state.has_meta
+        self._tools: tuple[DynamicToolSpec, ...] | None = None
+
+    @property
+    def metadata(self) -> ThreadMetadata:
+        """The thread as it is known now."""
+        changes = dict(self._changes)
+        self._keep_last_time()
+        if self._times:
+            changes["recency_at"] = parse_time(self._times[0])
+        if not (self._before.model_provider or changes.get("model_provider")):
+            changes["model_provider"] = self._default_provider
+        return msgspec.structs.replace(self._before, **changes)
+
+    @property
+    def state(self) -> FoldState:
+        """What the fold has to remember beside the metadata."""
+        return FoldState(
+            has_title=self._has_title,
+            title_is_tentative=self._title_is_tentative,
+            own_from=self._own_from,
+            has_meta=self._has_meta,
+        )
+
+    @property
+    def tools(self) -> tuple[DynamicToolSpec, ...]:
+        """The dynamic tools of the first session meta that was taken in and is the thread's own.
+
+        The reference takes those of the first of any thread, which can give a fork the tools of its
+        source (behaviour.md 28).
+        """
+        return self._tools or ()
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing that anybody says from now on can change anything but the recency.
+
+        Of a sub-agent that is never said, as some of its records count for nothing.
+        """
+        has_final_title = self._has_title and not self._title_is_tentative
+        return has_final_title and self._has_user_event and not self._own_from
+
+    def take(self, item: RolloutItem) -> None:
+        """Take one record in.
+
+        Source: behaviour.md 38 to 58; line types of later releases as the corpus shows them.
+        """
+        if item.ordinal is not None and 0 <= item.ordinal < self._own_from:
+            return
+        kind = item.kind if item.type in _KINDS_INSIDE else ""
+        handler = self._handlers.get((item.type, kind))
+        if handler is not None:
+            handler(self, item.payload)
+        if is_turn_record(item):
+            self._times.append(item.timestamp)
+            if len(self._times) >= _MAX_TIMES:
+                self._keep_last_time()
+
+    def _keep_last_time(self) -> None:
+        while self._times and parse_time(self._times[-1]) is None:
+            self._times.pop()
+        del self._times[:-1]
+
+    def _session_meta(self, payload: Mapping[str, Any]) -> None:
+        if not is_meta_of(payload, self._before.id):
+            return
+        source = payload.get("source", "vscode")
+        spawn = _thread_spawn(source)
+        changes = self._changes
+        changes["source"] = enumeration_text(source)
+        changes |= _texts(spawn, parent_thread_id="parent_thread_id")
+        for origin in (spawn, payload):
+            changes |= _texts(origin, agent_nickname="agent_nickname", agent_role="agent_role")
+        changes |= _texts(
+            payload,
+            model_provider="model_provider",
+            cwd="cwd",
+            cli_version="cli_version",
+            originator="originator",
+            forked_from_id="forked_from_id",
+            parent_thread_id="parent_thread_id",
+        )
+        if isinstance(payload.get("git"), dict):
+            git = object_of(payload, "git")
+            changes["git_sha"] = text_of(git, "commit_hash") or None
+            changes["git_branch"] = text_of(git, "branch") or None
+            changes["git_origin_url"] = text_of(git, "repository_url") or None
+        self._own_from = max(integer_of(payload, "subagent_history_start_ordinal"), self._own_from)
+        self._has_meta = True
+        if self._tools is None:
+            self._tools = dynamic_tools_of(payload)
+
+    def _turn_context(self, payload: Mapping[str, Any]) -> None:
+        changes = self._changes
+        changes |= _texts(payload, cwd="cwd", model="model")
+        changes |= _policies(payload)
+        # Turn contexts that carry a truncation policy are of releases up to 0.125, which stored the
+        # sandbox policy although a permission profile stood beside it.
+        profile, policy = payload.get("permission_profile"), payload.get("sandbox_policy")
+        if profile is not None and (policy is None or "truncation_policy" not in payload):
+            changes["sandbox_policy"] = enumeration_text(profile)
+        elif policy is not None:
+            changes["sandbox_policy"] = enumeration_text(policy)
+        changes["reasoning_effort"] = text_of(payload, "effort") or None
+
+    def _thread_settings(self, payload: Mapping[str, Any]) -> None:
+        settings = object_of(payload, "thread_settings")
+        changes = self._changes
+        changes |= _texts(settings, cwd="cwd", model="model", model_provider="model_provider_id")
+        changes |= _policies(settings)
+        if settings.get("permission_profile") is not None:
+            changes["sandbox_policy"] = enumeration_text(settings["permission_profile"])
+        mode = object_of(object_of(settings, "collaboration_mode"), "settings")
+        if "reasoning_effort" in mode:
+            changes["reasoning_effort"] = text_of(mode, "reasoning_effort") or None
+
+    def _thread_name(self, payload: Mapping[str, Any]) -> None:
+        name = clean_text(text_of(payload, "thread_name") or text_of(payload, "name")).strip()
+        self._changes["name"] = name or None
+
+    def _user_event(self, payload: Mapping[str, Any]) -> None:
+        words = own_words(text_of(payload, "message"))
+        has_image = bool(list_of(payload, "images") or list_of(payload, "local_images"))
+        self._said(words, has_image, confirmed=True)
+
+    def _item_completed(self, payload: Mapping[str, Any]) -> None:
+        item = object_of(payload, "item")
+        if item.get("type") != "UserMessage":
+            return
+        parts = [part for part in list_of(item, "content") if isinstance(part, dict)]
+        words = own_words("".join(text_of(part, "text") for part in parts))
+        has_image = any(part.get("type") in ("image", "local_image") for part in parts)
+        self._said(words, has_image, confirmed=True)
+
+    def _message(self, payload: Mapping[str, Any]) -> None:
+        if payload.get("role") == "user":
+            words, has_image = message_words(payload)
+            self._said(words, has_image, confirmed=False)
+
+    def _said(self, words: str | None, has_image: bool, *, confirmed: bool) -> None:
+        """The person said something: the first of it is the title (behaviour.md 43 to 46)."""
+        if words is None and not has_image:
+            return
+        self._has_user_event = self._changes["has_user_event"] = True
+        if self._title and not (confirmed and self._title_is_tentative):
+            return
+        title = clean_text(cut_title(words or "")) or (IMAGE_TITLE if has_image else "")
+        if title:
+            self._title = self._changes["title"] = self._changes["preview"] = title
+            self._has_title, self._title_is_tentative = True, not confirmed
+
+    def _token_count(self, payload: Mapping[str, Any]) -> None:
+        if isinstance(payload.get("info"), dict):
+            self._used(payload)
+
+    def _used(self, payload: Mapping[str, Any]) -> None:
+        """The model answered: that ends the turn's doubt about the title, and is counted."""
+        self._title_is_tentative = False
+        usage = total_usage(payload)
+        if "total_tokens" in usage:
+            self._changes |= {
+                "tokens_used": _count(usage, "total_tokens"),
+                "input_tokens": _count(usage, "input_tokens"),
+                "cached_input_tokens": _count(usage, "cached_input_tokens"),
+                "output_tokens": _count(usage, "output_tokens"),
+                "reasoning_output_tokens": _count(usage, "reasoning_output_tokens"),
+            }
+
+    _handlers: ClassVar[Mapping[tuple[str, str], _Handler]] = {
+        ("session_meta", ""): _session_meta,
+        ("turn_context", ""): _turn_context,
+        ("token_usage_record", ""): _used,
+        ("response_item", "message"): _message,
+        ("event_msg", "user_message"): _user_event,
+        ("event_msg", "item_completed"): _item_completed,
+        ("event_msg", "token_count"): _token_count,
+        ("event_msg", "thread_settings_applied"): _thread_settings,
+        ("event_msg", "thread_name_updated"): _thread_name,
+    }
 
 
-def with_recency(metadata: ThreadMetadata, timestamp: str) -> ThreadMetadata:
-    """Set the time of the last turn record; a text that is no time changes nothing."""
-    time = parse_time(timestamp)
-    if time is None or time == metadata.recency_at:
-        return metadata
-    return _replace(metadata, recency_at=time.replace(microsecond=0))
+def outdoes_earlier(item: RolloutItem) -> bool:
+    """Say whether a turn context, or a record of usage, leaves nothing of an earlier one."""
+    payload = item.payload
+    if item.type != "turn_context":
+        return "total_tokens" in total_usage(payload)
+    has_policy = payload.get("permission_profile") or payload.get("sandbox_policy")
+    has_texts = text_of(payload, "cwd") and text_of(payload, "model")
+    return bool(has_texts and has_policy and payload.get("approval_policy"))
 
 
 def dynamic_tools_of(payload: Mapping[str, Any]) -> tuple[DynamicToolSpec, ...]:
@@ -109,48 +294,10 @@ def _tool(entry: Mapping[str, Any], namespace: str | None) -> DynamicToolSpec:
     )
 
 
-def _kind(item: RolloutItem) -> str:
-    return item.kind if item.type in ("event_msg", "response_item") else ""
-
-
-def _replace(metadata: ThreadMetadata, **changes: Any) -> ThreadMetadata:
-    return msgspec.structs.replace(metadata, **changes)
-
-
 def _texts(payload: Mapping[str, Any], **fields: str) -> dict[str, str]:
     """Pick the texts that are there: metadata field = key in the payload."""
     found = {field: text_of(payload, key) for field, key in fields.items()}
     return {field: clean_text(text) for field, text in found.items() if text}
-
-
-def _session_meta(
-    metadata: ThreadMetadata, state: FoldState, payload: Mapping[str, Any]
-) -> _Folded:
-    if not is_meta_of(payload, metadata.id):
-        return metadata, state
-    source = payload.get("source", "vscode")
-    spawn = _thread_spawn(source)
-    changes: dict[str, Any] = {"source": enumeration_text(source)}
-    changes |= _texts(spawn, parent_thread_id="parent_thread_id")
-    for origin in (spawn, payload):
-        changes |= _texts(origin, agent_nickname="agent_nickname", agent_role="agent_role")
-    changes |= _texts(
-        payload,
-        model_provider="model_provider",
-        cwd="cwd",
-        cli_version="cli_version",
-        originator="originator",
-        forked_from_id="forked_from_id",
-        parent_thread_id="parent_thread_id",
-    )
-    if isinstance(payload.get("git"), dict):
-        git = object_of(payload, "git")
-        changes["git_sha"] = text_of(git, "commit_hash") or None
-        changes["git_branch"] = text_of(git, "branch") or None
-        changes["git_origin_url"] = text_of(git, "repository_url") or None
-    own_from = max(integer_of(payload, "subagent_history_start_ordinal"), state.own_from)
-    state = msgspec.structs.replace(state, own_from=own_from, has_meta=True)
-    return _replace(metadata, **changes), state
 
 
 def is_meta_of(payload: Mapping[str, Any], thread_id: str) -> bool:
@@ -167,135 +314,11 @@ def _thread_spawn(source: Any) -> Mapping[str, Any]:
     return object_of(source["subagent"], "thread_spawn")
 
 
-def _turn_context(
-    metadata: ThreadMetadata, state: FoldState, payload: Mapping[str, Any]
-) -> _Folded:
-    changes: dict[str, Any] = _texts(payload, cwd="cwd", model="model")
-    changes |= _policies(payload)
-    # Turn contexts that carry a truncation policy are of releases up to 0.125, which stored the
-    # sandbox policy although a permission profile stood beside it.
-    profile, policy = payload.get("permission_profile"), payload.get("sandbox_policy")
-    if profile is not None and (policy is None or "truncation_policy" not in payload):
-        changes["sandbox_policy"] = enumeration_text(profile)
-    elif policy is not None:
-        changes["sandbox_policy"] = enumeration_text(policy)
-    changes["reasoning_effort"] = text_of(payload, "effort") or None
-    return _replace(metadata, **changes), state
-
-
-def _thread_settings(
-    metadata: ThreadMetadata, state: FoldState, payload: Mapping[str, Any]
-) -> _Folded:
-    settings = object_of(payload, "thread_settings")
-    changes: dict[str, Any] = _texts(
-        settings, cwd="cwd", model="model", model_provider="model_provider_id"
-    )
-    changes |= _policies(settings)
-    if settings.get("permission_profile") is not None:
-        changes["sandbox_policy"] = enumeration_text(settings["permission_profile"])
-    mode = object_of(object_of(settings, "collaboration_mode"), "settings")
-    if "reasoning_effort" in mode:
-        changes["reasoning_effort"] = text_of(mode, "reasoning_effort") or None
-    return _replace(metadata, **changes), state
-
-
 def _policies(payload: Mapping[str, Any]) -> dict[str, str]:
     policy = payload.get("approval_policy")
     return {} if policy is None else {"approval_mode": enumeration_text(policy)}
 
 
-def _user_event(metadata: ThreadMetadata, state: FoldState, payload: Mapping[str, Any]) -> _Folded:
-    words = own_words(text_of(payload, "message"))
-    has_image = bool(list_of(payload, "images") or list_of(payload, "local_images"))
-    return _said(metadata, state, words, has_image, confirmed=True)
-
-
-def _item_completed(
-    metadata: ThreadMetadata, state: FoldState, payload: Mapping[str, Any]
-) -> _Folded:
-    item = object_of(payload, "item")
-    if item.get("type") != "UserMessage":
-        return metadata, state
-    parts = [part for part in list_of(item, "content") if isinstance(part, dict)]
-    words = own_words("".join(text_of(part, "text") for part in parts))
-    has_image = any(part.get("type") in ("image", "local_image") for part in parts)
-    return _said(metadata, state, words, has_image, confirmed=True)
-
-
-def _message(metadata: ThreadMetadata, state: FoldState, payload: Mapping[str, Any]) -> _Folded:
-    if payload.get("role") != "user":
-        return metadata, state
-    words, has_image = message_words(payload)
-    return _said(metadata, state, words, has_image, confirmed=False)
-
-
-def _said(
-    metadata: ThreadMetadata,
-    state: FoldState,
-    words: str | None,
-    has_image: bool,
-    *,
-    confirmed: bool,
-) -> _Folded:
-    """The person said something: the first of it is the title (behaviour.md 43 to 46)."""
-    if words is None and not has_image:
-        return metadata, state
-    title = clean_text(cut_title(words or "")) or (IMAGE_TITLE if has_image else "")
-    if title and (not metadata.title or (confirmed and state.title_is_tentative)):
-        metadata = _replace(metadata, title=title, preview=title, has_user_event=True)
-        state = msgspec.structs.replace(state, has_title=True, title_is_tentative=not confirmed)
-    elif not metadata.has_user_event:
-        metadata = _replace(metadata, has_user_event=True)
-    return metadata, state
-
-
-def _token_count(metadata: ThreadMetadata, state: FoldState, payload: Mapping[str, Any]) -> _Folded:
-    info = payload.get("info")
-    if not isinstance(info, dict):
-        return metadata, state
-    return _used(metadata, state, object_of(info, "total_token_usage"))
-
-
-def _token_usage_record(
-    metadata: ThreadMetadata, state: FoldState, payload: Mapping[str, Any]
-) -> _Folded:
-    return _used(metadata, state, object_of(payload, "thread_token_usage"))
-
-
-def _used(metadata: ThreadMetadata, state: FoldState, usage: Mapping[str, Any]) -> _Folded:
-    """The model answered: that ends the turn's doubt about the title, and is counted."""
-    state = msgspec.structs.replace(state, title_is_tentative=False)
-    if "total_tokens" not in usage:
-        return metadata, state
-    metadata = _replace(
-        metadata,
-        tokens_used=_count(usage, "total_tokens"),
-        input_tokens=_count(usage, "input_tokens"),
-        cached_input_tokens=_count(usage, "cached_input_tokens"),
-        output_tokens=_count(usage, "output_tokens"),
-        reasoning_output_tokens=_count(usage, "reasoning_output_tokens"),
-    )
-    return metadata, state
-
-
 def _count(usage: Mapping[str, Any], key: str) -> int:
     """A count as databases keep it: not negative (behaviour.md 42), below 2 to the 63."""
     return min(max(integer_of(usage, key), 0), (1 << 63) - 1)
-
-
-def _thread_name(metadata: ThreadMetadata, state: FoldState, payload: Mapping[str, Any]) -> _Folded:
-    name = clean_text(text_of(payload, "thread_name") or text_of(payload, "name")).strip()
-    return _replace(metadata, name=name or None), state
-
-
-_HANDLERS: Mapping[tuple[str, str], _Handler] = {
-    ("session_meta", ""): _session_meta,
-    ("turn_context", ""): _turn_context,
-    ("token_usage_record", ""): _token_usage_record,
-    ("response_item", "message"): _message,
-    ("event_msg", "user_message"): _user_event,
-    ("event_msg", "item_completed"): _item_completed,
-    ("event_msg", "token_count"): _token_count,
-    ("event_msg", "thread_settings_applied"): _thread_settings,
-    ("event_msg", "thread_name_updated"): _thread_name,
-}

@@ -1,8 +1,9 @@
 """All records of a thread, in order, and what of them the model would be given again."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from io import RawIOBase
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from rollbook.errors import InvalidThreadIdError, RolloutError
 from rollbook.model.thread import parse_thread_id
@@ -73,14 +74,15 @@ def _file_items(home: Path, file: RolloutFile, end: int | None) -> Iterator[Roll
 class _Beginning:
     """The first bytes of a stream."""
 
-    def __init__(self, stream: BinaryIO, size: int) -> None:
+    def __init__(self, stream: RawIOBase, size: int) -> None:
         self._stream = stream
         self._left = size
 
-    def read(self, size: int) -> bytes:
-        data = self._stream.read(min(size, self._left))
-        self._left -= len(data)
-        return data
+    def readinto(self, buffer: bytearray | memoryview) -> int:
+        with memoryview(buffer) as view:
+            read = self._stream.readinto(view[: self._left]) or 0
+        self._left -= read
+        return read
 
 
 def as_legacy(items: Iterable[RolloutItem]) -> Iterator[RolloutItem]:

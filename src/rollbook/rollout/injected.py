@@ -46,17 +46,17 @@ _TAGS = (
     "user_instructions",
     "user_shell_command",
 )
-# A block at the beginning of a text: to its end mark, or to the end of the text if that is missing.
+# How a block begins, at the beginning of a text. It goes to its end mark, which is written as the
+# begin mark is; to the end of the text if that is missing, or if there is none.
 _BLOCK = re.compile(
     rf"""\s*(?:
         <(?P<tag>{"|".join(tag.replace(" ", "[ ]") for tag in _TAGS)})(?:\s[^<>]*)?>
-            .*?(?:</(?P=tag)>|\Z)
-      | \#[ ]AGENTS\.md[ ]instructions\b.*?(?:</INSTRUCTIONS>|\Z)
+      | (?P<file>\#[ ]AGENTS\.md[ ]instructions\b)
       | Warning:[ ](?:The[ ]maximum[ ]number[ ]of[ ]unified[ ]exec[ ]processes
             |apply_patch[ ]was[ ]requested[ ]via
-            |Your[ ]account[ ]was[ ]flagged).*
+            |Your[ ]account[ ]was[ ]flagged)
     )""",
-    re.VERBOSE | re.IGNORECASE | re.DOTALL,
+    re.VERBOSE | re.IGNORECASE,
 )
 _IMAGE_TAG = re.compile(r"</?image>|<image name=.*>", re.DOTALL)
 
@@ -68,7 +68,9 @@ def own_words(text: str) -> str | None:
     """
     start = 0
     while match := _BLOCK.match(text, start):
-        start = match.end()
+        mark = "</INSTRUCTIONS>" if match["file"] else f"</{match['tag']}>" if match["tag"] else ""
+        end = text.find(mark, match.end()) if mark else -1
+        start = len(text) if end < 0 else end + len(mark)
     rest = text[start:]
     return None if start and not rest.strip() else rest
 
@@ -102,9 +104,8 @@ def message_words(payload: Mapping[str, Any]) -> tuple[str | None, bool]:
 def _parts_with_kinds(payload: Mapping[str, Any]) -> Sequence[tuple[dict[str, Any], str]]:
     parts = [part for part in list_of(payload, "content") if isinstance(part, dict)]
     origin = object_of(payload, "internal_chat_message_metadata_passthrough")
-    kinds = [
-        kind if isinstance(kind, str) else "" for kind in list_of(origin, "content_item_kinds")
-    ]
+    kinds = list_of(origin, "content_item_kinds")
     if len(kinds) != len(parts):
-        kinds = [""] * len(parts)
-    return list(zip(parts, kinds, strict=True))
+        return [(part, "") for part in parts]
+    texts = (kind if isinstance(kind, str) else "" for kind in kinds)
+    return list(zip(parts, texts, strict=True))

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
+import stringzilla
 
 from rollbook.model.thread import clean_text
 
@@ -78,7 +79,7 @@ def decode_line(line: bytes | bytearray) -> RolloutItem:
         record = _decoder.decode(line)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedLineError(str(error)) from error
-    if len(line) > _LARGE and line.count(b"}") + line.count(b"]") > _CODEX_DEPTH:
+    if len(line) > _LARGE and _brackets(line) > _CODEX_DEPTH:
         _check_depth(record.payload, _CODEX_DEPTH)
     return RolloutItem(record.type, record.payload, record.timestamp, _integer(record.ordinal))
 
@@ -94,9 +95,14 @@ def encode_line(timestamp: str, kind: str, payload: Any) -> bytes:
         return encode_line(_text(timestamp), _text(kind), _unicode(payload))
     except (TypeError, OverflowError, RecursionError) as error:
         raise MalformedLineError(str(error)) from error
-    if line.count(b"}") + line.count(b"]") > _MAX_DEPTH:
+    if _brackets(line) > _MAX_DEPTH:
         _check_depth(payload, _MAX_DEPTH)
     return line + b"\n"
+
+
+def _brackets(line: bytes | bytearray) -> int:
+    """Count the pairs of brackets, at least."""
+    return int(stringzilla.count(line, b"}") + stringzilla.count(line, b"]"))
 
 
 def _text(text: str) -> str:
@@ -210,3 +216,9 @@ def is_turn_record(item: RolloutItem) -> bool:
     if item.type == "session_meta":
         return False
     return not (item.type == "event_msg" and item.kind.startswith("thread_"))
+
+
+def total_usage(payload: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Get what a record of usage says was used up to then; empty where it doesn't say."""
+    info = object_of(payload, "info")
+    return object_of(info, "total_token_usage") or object_of(payload, "thread_token_usage")
