@@ -75,6 +75,13 @@ else:
         "rollout.lines": ("RolloutItem",),
         "runtime": ("StateRuntime",),
     }
+    # Commands do without these as long as they can.  A program that asks for a state gets them with
+    # it, as it may have no file descriptors left when the state first needs them.
+    _STATE = (
+        *("index.ahead", "index.apply", "index.archive", "index.backfill", "index.watch"),
+        "store.salvage",
+    )
+    _NEEDED_LATER = {"aio": _STATE, "runtime": _STATE}
 
     def __getattr__(name: str) -> object:
         from importlib import import_module
@@ -83,8 +90,9 @@ else:
             return import_module("rollbook.items")
         for module, names in _DEFINED_IN.items():
             if name in names:
-                value = getattr(import_module(f"rollbook.{module}"), name)
-                globals()[name] = value
+                for each in _NEEDED_LATER.get(module, ()):
+                    import_module(f"rollbook.{each}")
+                globals()[name] = value = getattr(import_module(f"rollbook.{module}"), name)
                 return value
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

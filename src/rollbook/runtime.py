@@ -126,7 +126,6 @@ class StateRuntime:
             temporary = place.parent.parent == path
         index = HomeIndex.open(path, place, default_provider, temporary=temporary)
         if backfill:
-            _load_the_rest()
             index.start_backfill()
         return cls(index, LogDatabase(logs_beside(place), log_limits))
 
@@ -560,11 +559,6 @@ class StateRuntime:
                 metadata, rollout_path=os.fspath(rollout_path), archived_at=archived_at
             )
             threads.upsert(tx, str(self._home), with_file_time(changed))
-
-
-def _load_the_rest() -> None:
-    """Load what commands do without: a program that stays may have no descriptors left later."""
-    from rollbook.index import ahead, apply, archive, backfill, watch  # noqa: F401
 
 
 class _Either:
