@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import msgspec
 
+from rollbook.errors import DatabaseDamagedError
 from rollbook.store.engine import Row, Transaction
 from rollbook.store.statements import load
 
@@ -61,9 +62,12 @@ def states(tx: Transaction) -> Iterator[Row]:
 
     That is path, size, mtime_ns, inode, compressed, and whether the rollout was indexed and nothing
     was applied since: a rollout of which that isn't so needs a look at the whole row.
+    Errors: DatabaseDamagedError where the order is not one, as then there would be no end.
     """
     after = ""
     while rows := tx.query(_STATEMENTS["states"], {"after": after, "n": _AT_ONCE}):
+        if rows[-1][0] <= after:
+            raise DatabaseDamagedError("the index has rollouts out of order", reason="no order")
         yield from rows
         after = rows[-1][0]
 
