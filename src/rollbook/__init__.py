@@ -6,21 +6,9 @@
 ...     page = state.list_threads(20)
 """
 
-from rollbook import items
-from rollbook.aio import AsyncStateRuntime
+from typing import TYPE_CHECKING
+
 from rollbook.errors import RollbookError
-from rollbook.git import GitFacts
-from rollbook.loghandler import RollbookHandler, thread_context
-from rollbook.logs.reader import LogReader
-from rollbook.model.log import LogEntry, LogLimits, LogQuery, LogRow
-from rollbook.model.outcome import BackfillStats, RolloutFailure, SyncProgress, WatchUpdate
-from rollbook.model.paging import Anchor, SortKey, ThreadsPage, format_cursor, parse_cursor
-from rollbook.model.thread import DynamicToolSpec, ThreadMetadata, ThreadMetadataBuilder
-from rollbook.recorder.aio import AsyncRolloutRecorder
-from rollbook.recorder.recorder import RolloutRecorder
-from rollbook.rollout.history import conversation
-from rollbook.rollout.lines import RolloutItem
-from rollbook.runtime import StateRuntime
 from rollbook.version import __version__
 
 __all__ = [
@@ -54,3 +42,59 @@ __all__ = [
     "parse_cursor",
     "thread_context",
 ]
+
+if TYPE_CHECKING:
+    from rollbook import items
+    from rollbook.aio import AsyncStateRuntime
+    from rollbook.git import GitFacts
+    from rollbook.loghandler import RollbookHandler, thread_context
+    from rollbook.logs.reader import LogReader
+    from rollbook.model.log import LogEntry, LogLimits, LogQuery, LogRow
+    from rollbook.model.outcome import BackfillStats, RolloutFailure, SyncProgress, WatchUpdate
+    from rollbook.model.paging import Anchor, SortKey, ThreadsPage, format_cursor, parse_cursor
+    from rollbook.model.thread import DynamicToolSpec, ThreadMetadata, ThreadMetadataBuilder
+    from rollbook.recorder.aio import AsyncRolloutRecorder
+    from rollbook.recorder.recorder import RolloutRecorder
+    from rollbook.rollout.history import conversation
+    from rollbook.rollout.lines import RolloutItem
+    from rollbook.runtime import StateRuntime
+else:
+    # The same names, each loaded when it is asked for: who lists threads needs no recorder.
+    _DEFINED_IN = {
+        "aio": ("AsyncStateRuntime",),
+        "git": ("GitFacts",),
+        "loghandler": ("RollbookHandler", "thread_context"),
+        "logs.reader": ("LogReader",),
+        "model.log": ("LogEntry", "LogLimits", "LogQuery", "LogRow"),
+        "model.outcome": ("BackfillStats", "RolloutFailure", "SyncProgress", "WatchUpdate"),
+        "model.paging": ("Anchor", "SortKey", "ThreadsPage", "format_cursor", "parse_cursor"),
+        "model.thread": ("DynamicToolSpec", "ThreadMetadata", "ThreadMetadataBuilder"),
+        "recorder.aio": ("AsyncRolloutRecorder",),
+        "recorder.recorder": ("RolloutRecorder",),
+        "rollout.history": ("conversation",),
+        "rollout.lines": ("RolloutItem",),
+        "runtime": ("StateRuntime",),
+    }
+    # Commands do without these as long as they can.  A program that asks for a state gets them with
+    # it, as it may have no file descriptors left when the state first needs them.
+    _STATE = (
+        *("index.ahead", "index.apply", "index.archive", "index.backfill", "index.watch"),
+        "store.salvage",
+    )
+    _NEEDED_LATER = {"aio": _STATE, "runtime": _STATE}
+
+    def __getattr__(name: str) -> object:
+        from importlib import import_module
+
+        if name == "items":
+            return import_module("rollbook.items")
+        for module, names in _DEFINED_IN.items():
+            if name in names:
+                for each in _NEEDED_LATER.get(module, ()):
+                    import_module(f"rollbook.{each}")
+                globals()[name] = value = getattr(import_module(f"rollbook.{module}"), name)
+                return value
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

@@ -4,7 +4,6 @@ import errno
 import fcntl
 import os
 import re
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -133,9 +132,11 @@ def _is_left(marker: _Marker) -> bool:
 @cache
 def _this_machine() -> bytes:
     """Find out what lock files call this machine: as the library does, in one that it makes."""
+    from tempfile import TemporaryDirectory
+
     from filelock import SoftFileLock
 
-    with tempfile.TemporaryDirectory(prefix="rollbook-") as directory:
+    with TemporaryDirectory(prefix="rollbook-") as directory:
         path = Path(directory) / "lock"
         with SoftFileLock(path):
             return path.read_bytes().split(b"\n")[1]
@@ -144,7 +145,9 @@ def _this_machine() -> bytes:
 @contextmanager
 def _alone_on_this_machine() -> Iterator[None]:
     """Let no other process of this user into such a block."""
-    path = Path(tempfile.gettempdir()) / f"rollbook-{os.getuid()}.lock"
+    from tempfile import gettempdir
+
+    path = Path(gettempdir()) / f"rollbook-{os.getuid()}.lock"
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     try:
         if os.fstat(descriptor).st_uid != os.getuid():

@@ -22,10 +22,8 @@ from rollbook.errors import (
     ThreadNotFoundError,
     UsageError,
 )
-from rollbook.index import archive, repair
-from rollbook.index.apply import apply_items, with_file_time
+from rollbook.index import repair
 from rollbook.index.home import HomeIndex
-from rollbook.index.watch import Watch
 from rollbook.logs.database import LogDatabase
 from rollbook.logs.reader import logs_beside
 from rollbook.model.log import LogEntry, LogLimits, LogQuery, LogRow
@@ -362,6 +360,8 @@ class StateRuntime:
             raise UsageError(f"that is no record of a rollout: {error}") from error
         if not records:
             return
+        from rollbook.index.apply import apply_items
+
         with self._engine.write() as tx:
             apply_items(tx, self._home, builder, records, self._default_provider)
 
@@ -404,6 +404,8 @@ class StateRuntime:
         Errors: ThreadNotFoundError, RolloutError, InvalidThreadIdError.
         Source: behaviour.md 143; an archived file of that name is not replaced.
         """
+        from rollbook.index import archive
+
         metadata = self._required_thread(thread_id)
         if metadata.archived_at is not None:
             return metadata
@@ -415,6 +417,8 @@ class StateRuntime:
 
         The file's mtime becomes now.  Source: behaviour.md 144.
         """
+        from rollbook.index import archive
+
         metadata = self._required_thread(thread_id)
         if metadata.archived_at is None:
             return metadata
@@ -463,6 +467,8 @@ class StateRuntime:
     def _watch(
         self, check_interval_s: float, stop: threading.Event | None
     ) -> Iterator[WatchUpdate]:
+        from rollbook.index.watch import Watch
+
         either = _Either(stop or threading.Event())
         take_back = self.before_closing(either.closing.set)
         try:
@@ -542,6 +548,8 @@ class StateRuntime:
     def _mark(
         self, thread_id: str, rollout_path: str | os.PathLike[str], archived_at: datetime | None
     ) -> None:
+        from rollbook.index.apply import with_file_time
+
         canonical_id = parse_thread_id(thread_id)
         with self._engine.write() as tx:
             metadata = threads.get(tx, str(self._home), canonical_id)

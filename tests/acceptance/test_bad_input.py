@@ -109,7 +109,8 @@ def test_a_home_that_may_not_be_written_to(home, tmp_path):
     index.chmod(0o777)
     code = (
         "import os, sys\n"
-        "import filelock, rollbook.cli.app\n"  # loaded while that is still allowed
+        "import filelock, rollbook.cli.app, rollbook.cli.list, rollbook.cli.sync\n"
+        "from rollbook import StateRuntime\n"  # all loaded while that is still allowed
         "if os.geteuid() == 0: os.setgid(65534); os.setuid(65534)\n"
         "rollbook.cli.app.main()\n"
     )

@@ -9,6 +9,7 @@ import pytest
 
 from rollbook import SortKey, StateRuntime
 from rollbook.rollout import extract as extract_module
+from rollbook.store import files
 from rollbook.testing import (
     make_thread,
     session_meta,
@@ -16,7 +17,7 @@ from rollbook.testing import (
     user_message,
     write_rollout,
 )
-from tests.conftest import RELEASES
+from tests.conftest import RELEASES, run_sql
 from tests.faults.test_bad_files import compress
 
 ID = "22222222-2222-4222-8222-222222222222"
@@ -177,6 +178,46 @@ def test_a_restored_rollout_is_found(home, state, tmp_path):
     os.utime(path, (1, 1))
     assert state.sync().indexed == 1
     assert state.get_thread(ID).title == "Back"
+
+
+def test_what_changes_in_any_part_of_a_comparison_is_found(home, state, tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "_AT_ONCE", 3)
+    paths = []
+    for _ in range(10):
+        thread_id = str(uuid.uuid4())
+        paths.append(write_rollout(home, thread_id, [session_meta(thread_id), user_message("Hi")]))
+    paths.sort()
+    assert state.sync().indexed == 10
+    assert state.sync().unchanged == 10
+    for path in paths[:9:4]:
+        append(path, token_count(7))
+    paths[3].unlink()
+    new = str(uuid.uuid4())
+    write_rollout(home, new, [session_meta(new), user_message("New")])
+    run_sql(state.database, "DELETE FROM threads WHERE id = ?", (paths[6].stem[-36:],))
+    stats = state.sync()
+    assert (stats.indexed, stats.unchanged, stats.removed) == (5, 5, 1)
+    assert sorted(map(str, everything(state))) == sorted(map(str, rebuilt(state, tmp_path)))
+
+
+def test_an_index_out_of_order_does_not_keep_a_sync_for_ever(home, state, monkeypatch):
+    monkeypatch.setattr(files, "_AT_ONCE", 3)
+    for name in "CDEFa":
+        thread_id = str(uuid.uuid4())
+        path = write_rollout(home, thread_id, [session_meta(thread_id), user_message(name)])
+        place = home / "sessions" / name / path.name
+        place.parent.mkdir()
+        path.rename(place)
+    state.sync()
+    run_sql(
+        state.database,
+        "PRAGMA writable_schema = ON;"
+        " UPDATE sqlite_schema SET sql = replace(sql, 'path TEXT', 'path TEXT COLLATE NOCASE')"
+        " WHERE name = 'rollout_files';"
+        " PRAGMA schema_version = 4711",
+    )
+    assert state.sync().failed == 0
+    assert {thread.title for thread in everything(state)} == set("CDEFa")
 
 
 def test_a_home_can_be_moved(corpus_home, tmp_path):

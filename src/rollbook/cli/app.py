@@ -1,26 +1,50 @@
 """The command ``rollbook``: its commands, and what becomes of an error."""
 
+import gc
 import io
 import logging
 import sys
+from importlib import import_module
 
 import click
-from click.shell_completion import get_completion_class
 
 from rollbook.cli import render
-from rollbook.cli.archive import archive_command, unarchive_command
-from rollbook.cli.doctor import doctor_command
-from rollbook.cli.list import list_command
-from rollbook.cli.logs import logs_command
 from rollbook.cli.options import Settings, add_options
-from rollbook.cli.show import path_command, show_command, tools_command
-from rollbook.cli.sync import sync_command
 from rollbook.errors import RollbookError, UsageError
 
 _INTERRUPTED = 130
+_MODULES = {
+    "archive": "archive",
+    "completion": "completion",
+    "doctor": "doctor",
+    "list": "list",
+    "logs": "logs",
+    "path": "show",
+    "show": "show",
+    "sync": "sync",
+    "tools": "show",
+    "unarchive": "archive",
+}
+
+
+class _Commands(click.Group):
+    """Loads a command when it is run: what the others need takes longer than most of them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return sorted(_MODULES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        del ctx
+        if cmd_name not in _MODULES:
+            return None
+        module = import_module(f"rollbook.cli.{_MODULES[cmd_name]}")
+        command: click.Command = getattr(module, f"{cmd_name}_command")
+        return command
 
 
 @click.group(
+    cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     invoke_without_command=True,
 )
@@ -42,36 +66,6 @@ def cli(context: click.Context, home: str | None, database: str | None, as_json:
     context.obj = Settings(home, database, as_json)
     if context.invoked_subcommand is None:
         render.echo(context.get_help())
-
-
-@click.command("completion", short_help="Print the completion script of a shell.")
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-def completion_command(shell: str) -> None:
-    """Print the completion script of a shell.
-
-    \b
-    eval "$(rollbook completion bash)"     # in ~/.bashrc; likewise zsh
-    rollbook completion fish > ~/.config/fish/completions/rollbook.fish
-    """
-    kind = get_completion_class(shell)
-    if kind is None:
-        raise UsageError(f"there is no completion for {shell}")
-    render.echo(kind(cli, {}, "rollbook", "_ROLLBOOK_COMPLETE").source())
-
-
-for command in (
-    sync_command,
-    list_command,
-    show_command,
-    tools_command,
-    path_command,
-    archive_command,
-    unarchive_command,
-    logs_command,
-    doctor_command,
-    completion_command,
-):
-    cli.add_command(command)
 
 
 class _Notes(logging.Handler):
@@ -98,6 +92,8 @@ def main() -> None:
         _fail(RollbookError.code, error.format_message(), error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         sys.exit(_INTERRUPTED)
+    finally:
+        gc.freeze()  # or Python would look through all that was loaded before it ends: 15 ms
 
 
 def _fail(code: str, message: str, exit_code: int) -> None:

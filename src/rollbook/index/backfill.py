@@ -8,7 +8,6 @@ next.  Nothing that has not changed is opened.
 import os
 import threading
 import time
-from collections import Counter
 from collections.abc import Collection
 from contextlib import closing
 from pathlib import Path, PurePosixPath
@@ -104,14 +103,15 @@ class Backfill:
         listing = self._listing()
         self._failures += listing.failures
         with self._engine.read() as tx:
-            known = self._known(tx)
-            forgotten = files.forgotten_threads(tx) if self._paths is None else set()
+            forgotten = files.forgotten(tx) if self._paths is None else set()
             state = files.get_backfill_state(tx)
-        changed = self._changed(listing, known, forgotten)
+            left, known = self._compare(tx, listing, forgotten)
+        self._counts["unchanged"] = len(listing.files) - len(left)
+        changed = self._changed(left, known, forgotten)
         changed = self._follow_moves(changed, listing, known)
         self._read(self._jobs(changed, known))
         if self._lost:
-            listing = self._look_again(listing, known)
+            listing, known = self._look_again(listing)
         removed = 0
         if not self._stop.is_set():
             removed = self._remove(listing, known) if self._remove_missing else 0
@@ -133,30 +133,50 @@ class Backfill:
         roots = tuple(root for root in ROOTS if os.path.isdir(self._home / root))
         return HomeListing({path: file for path, file in found.items() if file}, [], roots)
 
-    def _known(self, tx: Transaction) -> dict[str, FileRow]:
-        if self._paths is None:
-            return files.get_all(tx)
-        found = {path: files.get(tx, path) for path in self._paths}
-        return {path: row for path, row in found.items() if row}
+    def _compare(
+        self, tx: Transaction, listing: HomeListing, forgotten: Collection[str] = ()
+    ) -> tuple[dict[str, RolloutFile], dict[str, FileRow]]:
+        """Leave out all that is as it was read, which is nearly all, and costs most of the time.
 
-    def _look_again(self, before: HomeListing, known: dict[str, FileRow]) -> HomeListing:
+        Gives the other files, and the rows that are other than the disk, or without a file there.
+        """
+        left, unlike = dict(listing.files), self._paths
+        if unlike is None:
+            unlike = []
+            for path, *state in files.states(tx):
+                file = left.get(path)
+                if (
+                    file is None
+                    or state != [file.size, file.mtime_ns, file.inode, file.compressed, True]
+                    or path in forgotten
+                    or self._rebuild
+                ):
+                    unlike.append(path)
+                else:
+                    del left[path]
+        rows = {path: files.get(tx, path) for path in unlike}
+        return left, {path: row for path, row in rows.items() if row}
+
+    def _look_again(self, before: HomeListing) -> tuple[HomeListing, dict[str, FileRow]]:
         """Find what was moved while we read: it is where nothing was before, or gone."""
         now = self._listing()
+        with self._engine.read() as tx:
+            _, known = self._compare(tx, now)
         moved = [file for path, file in now.files.items() if path not in before.files]
         self._read(self._jobs(moved, known))
-        return now
+        return now, known
 
     def _changed(
-        self, listing: HomeListing, known: dict[str, FileRow], forgotten: set[str]
+        self, left: dict[str, RolloutFile], known: dict[str, FileRow], forgotten: set[str]
     ) -> list[RolloutFile]:
         changed = []
-        for path, file in listing.files.items():
+        for path, file in left.items():
             row = known.get(path)
             if self._rebuild or row is None or not is_same(row, file) or is_ahead(row, file):
                 changed.append(file)
             elif row.error is not None:
                 self._failures.append(RolloutFailure(path, row.error))
-            elif row.thread_id in forgotten:
+            elif path in forgotten:
                 changed.append(file)
             else:
                 self._counts["unchanged"] += 1
@@ -168,13 +188,10 @@ class Backfill:
         """Follow rollouts that were renamed to another directory; returns what is left to read."""
         if self._rebuild:
             return changed
-        files_of_thread = Counter(row.thread_id for row in known.values())
         vanished = {
             (PurePosixPath(row.path).name, row.inode, row.size, row.mtime_ns): row
             for row in known.values()
-            if row.path not in listing.files
-            and row.error is None
-            and files_of_thread[row.thread_id] == 1
+            if row.path not in listing.files and row.error is None
         }
         if not vanished:
             return changed
@@ -199,8 +216,15 @@ class Backfill:
         return left
 
     def _has_moved(self, tx: Transaction, old: FileRow, file: RolloutFile) -> bool:
-        """Look again inside the transaction: archiving moves files inside its own."""
-        return files.get(tx, old.path) == old and stat_rollout(self._home, file.path) == file
+        """Look again inside the transaction: archiving moves files inside its own.
+
+        Of a thread that has several rollouts none is followed: it is composed anew.
+        """
+        return (
+            files.get(tx, old.path) == old
+            and (old.thread_id is None or files.of_thread(tx, old.thread_id) == [old])
+            and stat_rollout(self._home, file.path) == file
+        )
 
     def _jobs(self, changed: list[RolloutFile], known: dict[str, FileRow]) -> list[Job]:
         """Newest first by name, so that what people look for is there first (behaviour.md 116)."""

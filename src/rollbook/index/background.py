@@ -7,7 +7,6 @@ from pathlib import Path
 
 from rollbook.errors import DatabaseBusyError, DatabaseDamagedError, RollbookError
 from rollbook.forks import started
-from rollbook.index.backfill import Backfill
 from rollbook.index.lock import sync_lock
 from rollbook.store import files
 from rollbook.store.engine import Engine
@@ -69,6 +68,8 @@ class BackgroundBackfill:
             _log.warning("indexing %s in the background failed: %s", self._home, error)
 
     def _backfill(self) -> None:
+        from rollbook.index.backfill import Backfill
+
         with sync_lock(self._engine.location, timeout_s=0):
             Backfill(
                 self._engine,

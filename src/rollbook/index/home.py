@@ -5,8 +5,7 @@ import threading
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from rollbook.errors import (
     DamagedRowError,
@@ -15,8 +14,6 @@ from rollbook.errors import (
     DatabaseUnwritableError,
     InvalidThreadIdError,
 )
-from rollbook.index.ahead import index_until
-from rollbook.index.backfill import Backfill
 from rollbook.index.background import BackgroundBackfill, is_synced
 from rollbook.index.lock import sync_lock
 from rollbook.index.repair import home_indexer
@@ -30,6 +27,9 @@ from rollbook.store.sqlite import SqliteEngine
 from rollbook.store.sqlite_file import copied, is_ours
 from rollbook.telemetry import ERRORS, count
 
+if TYPE_CHECKING:
+    from tempfile import TemporaryDirectory
+
 _log = logging.getLogger(__name__)
 
 
@@ -41,7 +41,7 @@ class HomeIndex:
         home: Path,
         engine: SqliteEngine,
         default_provider: str,
-        temporary: TemporaryDirectory[str] | None = None,
+        temporary: "TemporaryDirectory[str] | None" = None,
         why_temporary: str = "",
     ) -> None:
         self.home = home
@@ -90,6 +90,8 @@ class HomeIndex:
         cls, home: Path, path: Path, default_provider: str, why: DatabaseError
     ) -> Self:
         """Open a copy of what is there, as it may only lack a place for its log; else a new one."""
+        from tempfile import TemporaryDirectory
+
         try:
             directory = TemporaryDirectory(prefix="rollbook-", ignore_cleanup_errors=True)
             engine, _ = _open_or_begin_anew(copied(path, Path(directory.name)))
@@ -132,6 +134,8 @@ class HomeIndex:
         wait_s: float,
     ) -> BackfillStats:
         """Compare the whole home with the index; see :meth:`rollbook.StateRuntime.sync`."""
+        from rollbook.index.backfill import Backfill
+
         self._background.end()
         with sync_lock(self.engine.location, wait_s):
             stats = Backfill(
@@ -152,6 +156,8 @@ class HomeIndex:
         if self.is_synced():
             self._why_incomplete = ""
             return
+        from rollbook.index.ahead import index_until
+
         try:
             index_until(
                 self.engine,

@@ -3,6 +3,7 @@
 import logging
 import re
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from rollbook.errors import (
     AmbiguousIdError,
@@ -11,9 +12,7 @@ from rollbook.errors import (
     RolloutError,
     ThreadNotFoundError,
 )
-from rollbook.index.indexer import Indexer
 from rollbook.model.thread import DynamicToolSpec, ThreadMetadata
-from rollbook.rollout.extract import read_dynamic_tools, read_thread_id
 from rollbook.rollout.layout import (
     RolloutFile,
     find_rollouts,
@@ -26,6 +25,9 @@ from rollbook.rollout.session_index import read_names
 from rollbook.store import threads, tools
 from rollbook.store.engine import Engine
 from rollbook.telemetry import READ_FALLBACKS, count
+
+if TYPE_CHECKING:
+    from rollbook.index.indexer import Indexer
 
 _log = logging.getLogger(__name__)
 _SHOWN_CANDIDATES = 5
@@ -64,7 +66,7 @@ def get_thread(
 
 
 def _look(
-    indexer: Indexer, home: Path, thread_id: str, why: DatabaseUnwritableError
+    indexer: "Indexer", home: Path, thread_id: str, why: DatabaseUnwritableError
 ) -> ThreadMetadata:
     metadata = indexer.look(thread_id, find_rollouts(home, thread_id))
     if metadata is None:
@@ -74,8 +76,10 @@ def _look(
 
 def home_indexer(
     engine: Engine, home: Path, default_provider: str, *, wait_s: float | None = None
-) -> Indexer:
+) -> "Indexer":
     """Make an indexer for single rollouts of a home."""
+    from rollbook.index.indexer import Indexer
+
     return Indexer(engine, home, default_provider, _names(home), wait_s=wait_s)
 
 
@@ -168,6 +172,8 @@ def _names(home: Path) -> dict[str, str]:
 
 
 def _tools_on_disk(home: Path, metadata: ThreadMetadata) -> tuple[DynamicToolSpec, ...]:
+    from rollbook.rollout.extract import read_dynamic_tools
+
     file = _file_of(home, metadata)
     return () if file is None else read_dynamic_tools(home, file, metadata.id)
 
@@ -188,6 +194,8 @@ def _carries(home: Path, metadata: ThreadMetadata) -> bool:
     name = parse_rollout_name(PurePosixPath(file.path).name)
     if name is not None:
         return name.thread_id == metadata.id
+    from rollbook.rollout.extract import read_thread_id
+
     try:
         return read_thread_id(home, file) == metadata.id
     except RolloutError:

@@ -6,7 +6,6 @@ from types import NoneType
 from typing import Any
 
 from rollbook.store.engine import Transaction
-from rollbook.store.salvage import Salvage
 
 _TYPES = {"INTEGER": int, "TEXT": str, "BLOB": bytes, "REAL": float}
 
@@ -16,6 +15,8 @@ def readable_rows(tx: Transaction, table: str, damaged: Path) -> Iterator[dict[s
 
     ``tx`` is a transaction of the new one.  The file must be out of use; see :class:`Salvage`.
     """
+    from rollbook.store.salvage import Salvage
+
     columns = tx.query(
         'SELECT name, type, "notnull", pk FROM pragma_table_info(:table) ORDER BY cid',
         {"table": table},

@@ -1,7 +1,10 @@
 """Which rollouts were read, and how far; when the whole home was last compared."""
 
+from collections.abc import Iterator
+
 import msgspec
 
+from rollbook.errors import DatabaseDamagedError
 from rollbook.store.engine import Row, Transaction
 from rollbook.store.statements import load
 
@@ -37,6 +40,7 @@ class BackfillState(msgspec.Struct, frozen=True, kw_only=True):
     session_index_mtime_ns: int
 
 
+_AT_ONCE = 1000
 _COLUMNS = FileRow.__struct_fields__
 _STATEMENTS = {
     name: sql.format(
@@ -53,6 +57,21 @@ def get_all(tx: Transaction) -> dict[str, FileRow]:
     return {row[0]: _from_row(row) for row in tx.query(_STATEMENTS["all"])}
 
 
+def states(tx: Transaction) -> Iterator[Row]:
+    """Read of all rollouts, a part at a time, what shows whether they have changed.
+
+    That is path, size, mtime_ns, inode, compressed, and whether the rollout was indexed and nothing
+    was applied since: a rollout of which that isn't so needs a look at the whole row.
+    Errors: DatabaseDamagedError where the order is not one, as then there would be no end.
+    """
+    after = ""
+    while rows := tx.query(_STATEMENTS["states"], {"after": after, "n": _AT_ONCE}):
+        if rows[-1][0] <= after:
+            raise DatabaseDamagedError("the index has rollouts out of order", reason="no order")
+        yield from rows
+        after = rows[-1][0]
+
+
 def get(tx: Transaction, path: str) -> FileRow | None:
     """Read one rollout; None where it was never read."""
     rows = tx.query(_STATEMENTS["get"], {"path": path})
@@ -64,9 +83,9 @@ def of_thread(tx: Transaction, thread_id: str) -> list[FileRow]:
     return [_from_row(row) for row in tx.query(_STATEMENTS["of_thread"], {"thread_id": thread_id})]
 
 
-def forgotten_threads(tx: Transaction) -> set[str]:
-    """Find the threads that a rollout was read for, and that are no longer there."""
-    return {thread_id for (thread_id,) in tx.query(_STATEMENTS["forgotten_threads"]) if thread_id}
+def forgotten(tx: Transaction) -> set[str]:
+    """Find the paths of rollouts that were read, and whose threads are no longer there."""
+    return {path for (path,) in tx.query(_STATEMENTS["forgotten"])}
 
 
 def upsert(tx: Transaction, file: FileRow) -> None:

@@ -6,13 +6,14 @@ exact bytes and never edited once released (behaviour.md 3).
 
 import hashlib
 from functools import cache
-from importlib import resources
+from pathlib import Path
 
 import msgspec
 
 from rollbook.errors import DatabaseDamagedError, DatabaseVersionError
 from rollbook.store.engine import Schema, Transaction
 
+_DIRECTORY = Path(__file__).with_name("migrations")
 _HISTORY_TABLE = """
 CREATE TABLE IF NOT EXISTS schema_migrations (
     version INTEGER NOT NULL PRIMARY KEY, name TEXT NOT NULL, checksum TEXT NOT NULL
@@ -31,14 +32,12 @@ class Migration(msgspec.Struct, frozen=True):
 @cache
 def load_migrations(engine_name: str, schema_name: str) -> list[Migration]:
     """Read an engine's migrations of one schema, in order."""
-    directory = resources.files("rollbook.store").joinpath("migrations", engine_name, schema_name)
     migrations = []
-    for file in sorted(directory.iterdir(), key=lambda entry: entry.name):
-        if file.name.endswith(".sql"):
-            content = file.read_bytes()
-            number, _, name = file.name.removesuffix(".sql").partition("_")
-            checksum = hashlib.sha256(content).hexdigest()
-            migrations.append(Migration(int(number), name, content.decode(), checksum))
+    for file in sorted((_DIRECTORY / engine_name / schema_name).glob("*.sql")):
+        content = file.read_bytes()
+        number, _, name = file.stem.partition("_")
+        checksum = hashlib.sha256(content).hexdigest()
+        migrations.append(Migration(int(number), name, content.decode(), checksum))
     return migrations
 
 

@@ -12,7 +12,6 @@ import fcntl
 import os
 import random
 import re
-import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -399,6 +398,8 @@ def copied(path: Path, directory: Path) -> Path:
 
     For one that nobody can write to.  There may be none to copy.  Errors: OSError.
     """
+    import shutil
+
     place = directory / "rollbook" / path.name
     make_private(place.parent)
     for end in ("", "-wal", "-journal"):

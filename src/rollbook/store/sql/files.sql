@@ -7,8 +7,13 @@ SELECT {columns} FROM rollout_files WHERE path = :path
 -- of_thread: The rollouts of one thread.
 SELECT {columns} FROM rollout_files WHERE thread_id = :thread_id
 
--- forgotten_threads: Those that a rollout was read for, and that are no longer there.
-SELECT thread_id FROM rollout_files EXCEPT SELECT id FROM threads
+-- states: What each rollout looked like when it was read, and whether that is all there is to say.
+SELECT path, size, mtime_ns, inode, compressed, error IS NULL AND applied_size <= bytes_folded
+FROM rollout_files WHERE path > :after ORDER BY path LIMIT :n
+
+-- forgotten: The rollouts of threads that are no longer there.
+SELECT path FROM rollout_files
+WHERE thread_id IN (SELECT thread_id FROM rollout_files EXCEPT SELECT id FROM threads)
 
 -- upsert: Remember a rollout as it was read.
 INSERT INTO rollout_files ({columns}) VALUES ({values})

@@ -20,7 +20,7 @@ UPDATE threads SET name = :name WHERE id = :id AND (name IS NULL OR name <> :nam
 
 -- without_rollout_file: Threads of this home that no indexed rollout stands for.
 SELECT id, rollout_path FROM threads
-WHERE NOT EXISTS (SELECT 1 FROM rollout_files WHERE rollout_files.thread_id = threads.id)
+WHERE id IN (SELECT id FROM threads EXCEPT SELECT thread_id FROM rollout_files)
 
 
 -- fold_state: What the fold remembers of a thread.

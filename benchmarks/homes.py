@@ -1,0 +1,65 @@
+"""Homes to measure with: made once for a directory and a size, and found there by the next run.
+
+A benchmark that changes one puts it back as it was.
+"""
+
+import os
+import shutil
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+from figures import Scale
+from generate_home import LAST_DAY, generate
+
+from rollbook.testing import session_meta, user_message, write_rollout
+
+THREADS = 5_000
+BYTES = 3e9
+SEED = 1
+_DAYS = 365
+
+
+def generated_home(scale: Scale) -> Path:
+    """A home as Codex leaves one: 5,000 threads, 3 GB."""
+    threads, size = scale.of(THREADS), BYTES * scale.factor
+    return _made(
+        scale.directory / f"home-{threads}", lambda home: generate(home, threads, size, SEED)
+    )
+
+
+def small_home(scale: Scale, files: int) -> Path:
+    """A home of so many rollouts of a few hundred bytes, over the days of a year."""
+    return _made(scale.directory / f"small-{files}", lambda home: _write_small(home, files))
+
+
+def database_of(home: Path) -> Path:
+    """Where a benchmark keeps the index of such a home: not in it."""
+    return home.with_name(f"{home.name}.sqlite")
+
+
+def small_id(number: int) -> str:
+    """The id of a thread in a small home."""
+    return f"{number:08x}-0000-4000-8000-000000000000"
+
+
+def _made(home: Path, make: Callable[[Path], object]) -> Path:
+    """Make a home, unless it is there as a whole."""
+    if not home.is_dir():
+        begun = home.with_name(f"{home.name}.begun")
+        shutil.rmtree(begun, ignore_errors=True)
+        make(begun)
+        os.rename(begun, home)
+    return home
+
+
+def _write_small(home: Path, files: int) -> None:
+    for number in range(files):
+        started = LAST_DAY - timedelta(days=number % _DAYS, seconds=number)
+        write_rollout(
+            home,
+            small_id(number),
+            [session_meta(small_id(number)), user_message(f"Thread {number}")],
+            time=f"{started:%Y-%m-%dT%H-%M-%S}",
+            mtime=LAST_DAY,
+        )
