@@ -23,7 +23,7 @@ _NETWORK_KINDS = frozenset(
 )
 
 
-def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
+def open_regular(path: Path | str, flags: int = os.O_RDONLY) -> int:
     """Open what is a regular file itself, for good: no link, no directory, nothing one waits for.
 
     What was looked at before may have been replaced since.  Errors: OSError.

@@ -38,8 +38,7 @@ def apply_items(
     thread = ThreadFold(metadata, state, default_provider)
     for item in items:
         thread.take(item)
-    threads.upsert(tx, str(home), with_file_time(thread.metadata))
-    threads.set_fold_state(tx, thread_id, encode_state(thread.state))
+    threads.upsert(tx, str(home), with_file_time(thread.metadata), encode_state(thread.state))
     _remember_size(tx, home, metadata.rollout_path)
     tools.put_first(tx, thread_id, thread.tools)
 

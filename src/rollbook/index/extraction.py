@@ -11,7 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import IO, cast
 
 import msgspec
@@ -22,7 +22,7 @@ from rollbook.rollout.extract import Extraction, FoldPoint, extract
 from rollbook.rollout.layout import RolloutFile
 
 WORTH_WORKERS_BYTES = 32 << 20  # below this, starting processes takes longer than reading
-_BATCH = 16
+_AHEAD = 48  # jobs, at least, that a worker has while it is at one
 _LENGTH_BYTES = 4
 
 
@@ -76,10 +76,10 @@ def run_all(
 ) -> Generator[tuple[Job, Result], None, None]:
     """Read rollouts, beginning in the given order, and yield the results as they come.
 
-    Uses up to ``workers`` processes where there is enough to read.
+    Uses up to ``workers`` processes where there is enough to read, this one among them.
     """
     if workers > 1 and sum(job.file.size for job in jobs) >= WORTH_WORKERS_BYTES:
-        yield from _Workers(home, default_provider, jobs, workers).results()
+        yield from _Workers(home, default_provider, jobs, workers - 1).results()
     else:
         for job in jobs:
             yield job, run(home, default_provider, job)
@@ -99,7 +99,7 @@ def read_frame(stream: IO[bytes]) -> bytes | None:
 
 
 class _Workers:
-    """A thread for each worker process feeds it from the common list of jobs."""
+    """Reads together with worker processes, each fed from the common list of jobs by a thread."""
 
     def __init__(self, home: Path, default_provider: str, jobs: list[Job], count: int) -> None:
         self._home = home
@@ -115,7 +115,7 @@ class _Workers:
             thread.start()
         try:
             for _ in range(self._count):
-                yield self._done.get()
+                yield self._next()
         finally:
             self._jobs.clear()
             for process in list(self._processes):
@@ -123,45 +123,59 @@ class _Workers:
             for thread in self._threads:
                 thread.join()
 
+    def _next(self) -> tuple[Job, Result]:
+        """Get what a worker has done; read a rollout here while there is none."""
+        try:
+            return self._done.get_nowait()
+        except Empty:
+            pass
+        try:
+            job = self._jobs.popleft()
+        except IndexError:
+            return self._done.get()
+        return job, run(self._home, self._default_provider, job)
+
     def _feed(self) -> None:
         pending: deque[Job] = deque()
-        while self._take(pending):
+        while self._jobs:
             try:
                 process = self._start()
-            except OSError:  # there are no more processes to be had: read here
-                while pending:
-                    job = pending.popleft()
-                    self._done.put((job, run(self._home, self._default_provider, job)))
-                continue
+            except OSError:  # there are no more processes to be had: all is read here
+                return
             try:
-                while self._take(pending):
-                    self._exchange(process, pending)
+                self._exchange(process, pending)
             except (OSError, EOFError, msgspec.MsgspecError):
                 if pending:  # the job that it was at when it died
                     self._done.put((pending.popleft(), Failure("the reading process died", True)))
+                self._jobs.extendleft(reversed(pending))
+                pending.clear()
             finally:
                 self._stop(process)
 
-    def _take(self, pending: deque[Job]) -> bool:
-        while len(pending) < _BATCH:
-            try:
-                pending.append(self._jobs.popleft())
-            except IndexError:
-                break
-        return bool(pending)
-
     def _exchange(self, process: "subprocess.Popen[bytes]", pending: deque[Job]) -> None:
+        """Have a worker read as long as there are jobs, always with some in advance."""
         to_worker, from_worker = cast(IO[bytes], process.stdin), cast(IO[bytes], process.stdout)
-        for job in pending:
-            task = WorkerTask(str(self._home), self._default_provider, job)
-            write_frame(to_worker, msgspec.json.encode(task))
-        to_worker.flush()
-        for _ in range(len(pending)):
+        while True:
+            if len(pending) <= _AHEAD:
+                for job in self._take():
+                    pending.append(job)
+                    task = WorkerTask(str(self._home), self._default_provider, job)
+                    write_frame(to_worker, msgspec.json.encode(task))
+                to_worker.flush()
+            if not pending:
+                return
             answer = read_frame(from_worker)
             if answer is None:
                 raise EOFError
             result = msgspec.json.decode(answer, type=Success | Failure | Gone)
             self._done.put((pending.popleft(), result))
+
+    def _take(self) -> Iterator[Job]:
+        for _ in range(_AHEAD):
+            try:
+                yield self._jobs.popleft()
+            except IndexError:
+                return
 
     def _start(self) -> "subprocess.Popen[bytes]":
         process = subprocess.Popen(

@@ -90,10 +90,13 @@ class Indexer:
                     if isinstance(result, Failure):
                         if not result.passing:
                             files.upsert(tx, _failed_row(job.file, result.message))
-                    elif self._is_outdated(tx, job, result.extraction, attempt):
+                        continue
+                    metadata = result.extraction.outcome.metadata
+                    current = self._current(tx, metadata.id)
+                    if _is_outdated(job, result.extraction, current, attempt):
                         outdated.append(job.file.path)
-                    elif self._store_success(tx, job, result.extraction):
-                        composed.add(result.extraction.outcome.metadata.id)
+                    elif self._store_success(tx, job, result.extraction, current):
+                        composed.add(metadata.id)
             for thread_id in sorted(composed):
                 self.compose(thread_id)
             if not outdated:
@@ -108,7 +111,7 @@ class Indexer:
             return
         metadata = self._current(tx, old.thread_id)
         if metadata is not None:
-            self._put(tx, metadata, file.path)
+            self._put(tx, metadata, file.path, metadata)
 
     def look(self, thread_id: str, paths: Iterable[str]) -> ThreadMetadata | None:
         """Read what these rollouts say of a thread and store nothing; None where that is nothing."""
@@ -126,7 +129,8 @@ class Indexer:
         with self._engine.write(wait_s=self._wait_s) as tx:
             if self._rebuild:
                 threads.delete(tx, thread_id)
-            self._put(tx, extraction.outcome.metadata, path, extraction.point.state)
+            current = self._current(tx, thread_id)
+            self._put(tx, extraction.outcome.metadata, path, current, extraction.point.state)
             tools.put_first(tx, thread_id, extraction.outcome.dynamic_tools)
 
     def _composed(self, thread_id: str, paths: Iterable[str]) -> tuple[Extraction, str] | None:
@@ -151,17 +155,9 @@ class Indexer:
                     jobs.append(self.plan(tx, file, files.get(tx, path)))
         return [(job, run(self._home, self._default_provider, job)) for job in jobs]
 
-    def _is_outdated(self, tx: Transaction, job: Job, extraction: Extraction, attempt: int) -> bool:
-        """Say whether somebody has written the thread since the rollout was looked at."""
-        metadata = extraction.outcome.metadata
-        current = self._current(tx, metadata.id)
-        if extraction.resumed:
-            return job.resume is None or current != job.resume[0]
-        # Later than the file also is a row from before the file was given an older time: that
-        # shows when a second look gives the same.
-        return attempt == 0 and current is not None and current.updated_at > metadata.updated_at
-
-    def _store_success(self, tx: Transaction, job: Job, extraction: Extraction) -> bool:
+    def _store_success(
+        self, tx: Transaction, job: Job, extraction: Extraction, current: ThreadMetadata | None
+    ) -> bool:
         """Store one rollout; says whether the thread has others and has to be composed."""
         metadata, path = extraction.outcome.metadata, job.file.path
         before = files.get(tx, path) if extraction.resumed else None
@@ -172,8 +168,9 @@ class Indexer:
         )
         if self._rebuild and not has_others:
             threads.delete(tx, metadata.id)
-        if not has_others or not threads.exists(tx, metadata.id):
-            self._put(tx, metadata, path, extraction.point.state)
+            current = None
+        if not has_others or current is None:
+            self._put(tx, metadata, path, current, extraction.point.state)
             tools.put_first(tx, metadata.id, extraction.outcome.dynamic_tools)
         return has_others
 
@@ -190,13 +187,12 @@ class Indexer:
         tx: Transaction,
         metadata: ThreadMetadata,
         path: str,
+        current: ThreadMetadata | None,
         state: FoldState | None = None,
     ) -> None:
         """Write a row with what only the place of its file and the name list say."""
-        current = self._current(tx, metadata.id)
-        threads.upsert(tx, str(self._home), self._placed(metadata, path, current))
-        if state is not None:
-            threads.set_fold_state(tx, metadata.id, encode_state(state))
+        placed = self._placed(metadata, path, current)
+        threads.upsert(tx, str(self._home), placed, encode_state(state) if state else None)
 
     def _placed(
         self, metadata: ThreadMetadata, path: str, current: ThreadMetadata | None
@@ -207,10 +203,22 @@ class Indexer:
             archived_at = (current and current.archived_at) or metadata.updated_at
         return msgspec.structs.replace(
             metadata,
-            rollout_path=str(self._home / path),
+            rollout_path=f"{self._home}/{path}",
             archived_at=archived_at,
             name=self._names.get(metadata.id, metadata.name),
         )
+
+
+def _is_outdated(
+    job: Job, extraction: Extraction, current: ThreadMetadata | None, attempt: int
+) -> bool:
+    """Say whether somebody has written the thread since the rollout was looked at."""
+    if extraction.resumed:
+        return job.resume is None or current != job.resume[0]
+    # Later than the file also is a row from before the file was given an older time: that
+    # shows when a second look gives the same.
+    updated_at = extraction.outcome.metadata.updated_at
+    return attempt == 0 and current is not None and current.updated_at > updated_at
 
 
 def is_ahead(known: FileRow, file: RolloutFile) -> bool:

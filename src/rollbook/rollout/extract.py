@@ -28,7 +28,7 @@ from rollbook.rollout.fold import (
     dynamic_tools_of,
     is_meta_of,
 )
-from rollbook.rollout.layout import RolloutFile, RolloutName, file_below, parse_rollout_name
+from rollbook.rollout.layout import RolloutFile, RolloutName, parse_rollout_name, place_below
 from rollbook.rollout.lines import RolloutItem, text_of
 from rollbook.rollout.scan import DeceptiveLineError, Scan
 
@@ -131,7 +131,7 @@ def reading(home: Path, file: RolloutFile) -> Iterator[RawIOBase]:
     Errors: RolloutError.
     """
     errors: tuple[type[Exception], ...] = (OSError, EOFError)
-    path = file_below(home, f"{file.path}.zst" if file.compressed else file.path)
+    path = place_below(home, f"{file.path}.zst" if file.compressed else file.path)
     try:
         with FileIO(open_regular(path)) as stream:
             if file.compressed:

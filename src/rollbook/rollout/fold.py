@@ -4,7 +4,7 @@ No I/O, no clock.  Folding the end of a rollout a second time changes nothing, s
 that isn't sure where it stopped may start earlier.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
 import msgspec
@@ -24,6 +24,14 @@ from rollbook.rollout.lines import (
     total_usage,
 )
 
+_OF_SPAWN = tuple((key, key) for key in ("parent_thread_id", "agent_nickname", "agent_role"))
+_OF_META = (
+    *_OF_SPAWN,
+    *((key, key) for key in ("model_provider", "cwd", "cli_version", "originator")),
+    ("forked_from_id", "forked_from_id"),
+)
+_OF_CONTEXT = (("cwd", "cwd"), ("model", "model"))
+_OF_SETTINGS = (*_OF_CONTEXT, ("model_provider_id", "model_provider"))
 _KINDS_INSIDE = ("event_msg", "response_item")
 _MAX_TIMES = 256
 
@@ -148,18 +156,9 @@ class ThreadFold:
         spawn = _thread_spawn(source)
         changes = self._changes
         changes["source"] = enumeration_text(source)
-        changes |= _texts(spawn, parent_thread_id="parent_thread_id")
-        for origin in (spawn, payload):
-            changes |= _texts(origin, agent_nickname="agent_nickname", agent_role="agent_role")
-        changes |= _texts(
-            payload,
-            model_provider="model_provider",
-            cwd="cwd",
-            cli_version="cli_version",
-            originator="originator",
-            forked_from_id="forked_from_id",
-            parent_thread_id="parent_thread_id",
-        )
+        if spawn:
+            _take_texts(spawn, _OF_SPAWN, changes)
+        _take_texts(payload, _OF_META, changes)
         if isinstance(payload.get("git"), dict):
             git = object_of(payload, "git")
             changes["git_sha"] = text_of(git, "commit_hash") or None
@@ -172,7 +171,7 @@ class ThreadFold:
 
     def _turn_context(self, payload: Mapping[str, Any]) -> None:
         changes = self._changes
-        changes |= _texts(payload, cwd="cwd", model="model")
+        _take_texts(payload, _OF_CONTEXT, changes)
         changes |= _policies(payload)
         # Turn contexts that carry a truncation policy are of releases up to 0.125, which stored the
         # sandbox policy although a permission profile stood beside it.
@@ -186,7 +185,7 @@ class ThreadFold:
     def _thread_settings(self, payload: Mapping[str, Any]) -> None:
         settings = object_of(payload, "thread_settings")
         changes = self._changes
-        changes |= _texts(settings, cwd="cwd", model="model", model_provider="model_provider_id")
+        _take_texts(settings, _OF_SETTINGS, changes)
         changes |= _policies(settings)
         if settings.get("permission_profile") is not None:
             changes["sandbox_policy"] = enumeration_text(settings["permission_profile"])
@@ -294,10 +293,14 @@ def _tool(entry: Mapping[str, Any], namespace: str | None) -> DynamicToolSpec:
     )
 
 
-def _texts(payload: Mapping[str, Any], **fields: str) -> dict[str, str]:
-    """Pick the texts that are there: metadata field = key in the payload."""
-    found = {field: text_of(payload, key) for field, key in fields.items()}
-    return {field: clean_text(text) for field, text in found.items() if text}
+def _take_texts(
+    payload: Mapping[str, Any], keys: Iterable[tuple[str, str]], changes: dict[str, Any]
+) -> None:
+    """Take the texts that are there: of each key in the payload, the metadata field it is for."""
+    for key, field in keys:
+        text = payload.get(key)
+        if text and isinstance(text, str):
+            changes[field] = clean_text(text)
 
 
 def is_meta_of(payload: Mapping[str, Any], thread_id: str) -> bool:

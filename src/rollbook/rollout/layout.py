@@ -142,6 +142,11 @@ def new_rollout_path(home: Path, thread_id: str, now: datetime) -> Path:
 
 
 def file_below(home: Path, path: str) -> Path:
+    """Give the file of a rollout path, be it there or not; see :func:`place_below`."""
+    return Path(place_below(home, path))
+
+
+def place_below(home: Path, path: str) -> str:
     """Turn a rollout path into the file that may be opened or made, be it there or not.
 
     The home and its roots may be links, as people keep these on other disks; nothing below is
@@ -159,13 +164,13 @@ def file_below(home: Path, path: str) -> Path:
                 raise RolloutError("is behind a symbolic link, which is not followed", path=path)
     except (OSError, ValueError):
         pass  # nothing is there, or can be: whoever opens it is told why
-    return home / path
+    return f"{home}/{path}"
 
 
 def locate(home: Path, path: str) -> Path | None:
     """Find the file of a rollout path: the plain one, else the compressed one, else None."""
     found = _look(home, path)
-    return found and found[0]
+    return Path(found[0]) if found else None
 
 
 def stat_rollout(home: Path, path: str) -> RolloutFile | None:
@@ -173,22 +178,22 @@ def stat_rollout(home: Path, path: str) -> RolloutFile | None:
     found = _look(home, path)
     if found is None or abs(found[1].st_mtime_ns) > _MAX_INTEGER:
         return None
-    return _rollout_file(path, found[0].name.endswith(COMPRESSED_SUFFIX), found[1])
+    return _rollout_file(path, found[0].endswith(COMPRESSED_SUFFIX), found[1])
 
 
-def _look(home: Path, path: str) -> tuple[Path, os.stat_result] | None:
+def _look(home: Path, path: str) -> tuple[str, os.stat_result] | None:
     """Find the file of a rollout path and its state; None where nothing is there, or can be."""
     try:
-        plain = file_below(home, path)
+        plain = place_below(home, path)
     except RolloutError:
         return None
-    for end in ("", ".zst"):
+    for place in (plain, f"{plain}.zst"):
         try:
-            status = os.lstat(f"{plain}{end}")
+            status = os.lstat(place)
         except (OSError, ValueError):  # a name may also be too long, or impossible
             continue
         if stat.S_ISREG(status.st_mode):
-            return (plain.with_name(plain.name + end) if end else plain), status
+            return place, status
     return None
 
 

@@ -64,11 +64,12 @@ _WORDS = re.compile(  # of a person: they matter until the title is settled
     )""",
     re.VERBOSE,
 )
-_LAST_COUNTS = (  # of each, the last that outdoes those before it
+_LAST_COUNTS = (  # of usage and of contexts, the last that outdoes those before it
     b',"type":"event_msg","payload":{"type":"token_count"',
     b',"type":"turn_context","payload":{',
     b',"type":"token_usage_record","payload":{',
 )
+_MARKS = (b'"type":"token_', b'"type":"turn_context"')  # to find them by
 # Those that most lines have: to compare them is several times faster than to match expressions.
 _COMMON_PASSING = (
     b',"type":"response_item","payload":{"type":"function_call',
@@ -206,22 +207,23 @@ class Scan:
             return
         self._skipped = data[max(data.rfind(b"\n", start, stop - 1) + 1, start) : stop - 1]
         if self.is_settled:
-            found = [
-                place for head in _LAST_COUNTS for place in self._last(head, data, start, stop)
-            ]
+            found = [item for mark in _MARKS for item in self._last(mark, data, start, stop)]
             for _, item in sorted(found, key=itemgetter(0)):
                 yield item
 
     def _last(
-        self, head: bytes, data: bytearray, start: int, stop: int
+        self, mark: bytes, data: bytearray, start: int, stop: int
     ) -> Iterator[tuple[int, RolloutItem]]:
-        """Find the last record of a kind that outdoes those before it, and those after it."""
-        while (at := stringzilla.rfind(memoryview(data)[start:stop], head)) >= 0:
+        """Find the last record with a mark that outdoes those before it, and those after it.
+
+        Gives them with their places, last first.
+        """
+        while (at := stringzilla.rfind(memoryview(data)[start:stop], mark)) >= 0:
             at += start
             end = data.find(b"\n", at)
             stop = max(data.rfind(b"\n", start, at) + 1, start)
             time = _TIME.match(data, stop, end)
-            if time is None or time.end() != at:
+            if time is None or not data.startswith(_LAST_COUNTS, time.end()):
                 continue
             try:
                 item = decode_line(data[stop:end])

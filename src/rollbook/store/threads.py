@@ -56,20 +56,24 @@ def ids_with_prefix(tx: Transaction, prefix: str, limit: int) -> list[str]:
     return [row[0] for row in rows]
 
 
-def upsert(tx: Transaction, home: str, metadata: ThreadMetadata) -> None:
-    """Insert a thread or overwrite every column of it (behaviour.md 16)."""
-    tx.execute(_STATEMENTS["upsert"], _to_row(metadata, home))
+def upsert(
+    tx: Transaction, home: str, metadata: ThreadMetadata, fold_state: str | None = None
+) -> None:
+    """Insert a thread or overwrite every column of it (behaviour.md 16).
+
+    With a ``fold_state``, also what its fold remembers, which else stays as it is.
+    """
+    row = _to_row(metadata, home)
+    if fold_state is None:
+        tx.execute(_STATEMENTS["upsert"], row)
+    else:
+        tx.execute(_STATEMENTS["upsert_folded"], row | {"fold_state": fold_state})
 
 
 def fold_state(tx: Transaction, thread_id: str) -> str:
     """Read what the fold of a thread remembers, as JSON; ``{}`` where there is nothing."""
     rows = tx.query(_STATEMENTS["fold_state"], {"id": thread_id})
     return str(rows[0][0]) if rows else "{}"
-
-
-def set_fold_state(tx: Transaction, thread_id: str, state: str) -> None:
-    """Remember the state of a thread's fold."""
-    tx.execute(_STATEMENTS["set_fold_state"], {"id": thread_id, "fold_state": state})
 
 
 def delete(tx: Transaction, thread_id: str) -> None:
@@ -200,15 +204,16 @@ def _listing(
 
 
 def _to_row(metadata: ThreadMetadata, home: str) -> dict[str, Any]:
-    row: dict[str, Any] = {column: getattr(metadata, column) for column in COLUMNS}
-    row["rollout_path"] = _relative(metadata.rollout_path, home)
+    values = zip(COLUMNS, msgspec.structs.astuple(metadata), strict=True)
+    row = {key: clean_text(v) if isinstance(v, str) else v for key, v in values}
+    row["rollout_path"] = clean_text(_relative(metadata.rollout_path, home))
     row["created_at"] = to_epoch(metadata.created_at)
     row["updated_at"] = to_epoch(metadata.updated_at)
     row["recency_at"] = to_epoch(metadata.recency_at or metadata.created_at)
     row["archived_at"] = metadata.archived_at and to_epoch(metadata.archived_at)
     row["has_user_event"] = int(metadata.has_user_event)
     row["archived"] = int(metadata.archived_at is not None)
-    return {k: clean_text(v) if isinstance(v, str) else v for k, v in row.items()}
+    return row
 
 
 _PATH, _USER_EVENT, _ARCHIVED = map(

@@ -12,6 +12,12 @@ INSERT INTO threads ({columns}, archived)
 VALUES ({values}, :archived)
 ON CONFLICT (id) DO UPDATE SET {assignments}, archived = excluded.archived
 
+-- upsert_folded: The same, with what its fold remembers.
+INSERT INTO threads ({columns}, archived, fold_state)
+VALUES ({values}, :archived, :fold_state)
+ON CONFLICT (id) DO UPDATE
+SET {assignments}, archived = excluded.archived, fold_state = excluded.fold_state
+
 -- delete: Remove a thread; its tools go with it.
 DELETE FROM threads WHERE id = :id
 
@@ -25,6 +31,3 @@ WHERE id IN (SELECT id FROM threads EXCEPT SELECT thread_id FROM rollout_files)
 
 -- fold_state: What the fold remembers of a thread.
 SELECT fold_state FROM threads WHERE id = :id
-
--- set_fold_state: Remember the state of a thread's fold.
-UPDATE threads SET fold_state = :fold_state WHERE id = :id
