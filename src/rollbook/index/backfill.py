@@ -228,7 +228,7 @@ class Backfill:
 
     def _jobs(self, changed: list[RolloutFile], known: dict[str, FileRow]) -> list[Job]:
         """Newest first by name, so that what people look for is there first (behaviour.md 116)."""
-        changed.sort(key=_by_name, reverse=True)
+        changed.sort(key=lambda file: file.path.rpartition("/")[2], reverse=True)
         with self._engine.read() as tx:
             return [self._indexer.plan(tx, file, known.get(file.path)) for file in changed]
 
@@ -363,9 +363,3 @@ def is_same(row: FileRow, file: RolloutFile) -> bool:
         file.inode,
         file.compressed,
     )
-
-
-def _by_name(file: RolloutFile) -> tuple[bool, object, str]:
-    name = PurePosixPath(file.path).name
-    parsed = parse_rollout_name(name)
-    return (parsed is not None, (parsed.created_at, parsed.thread_id) if parsed else (), name)

@@ -5,13 +5,14 @@ Workers are plain ``python -m rollbook.index.worker`` processes that talk throug
 ``__main__`` guard.
 """
 
+import os
+import select
 import subprocess
 import sys
-import threading
 from collections import deque
 from collections.abc import Generator, Iterator
+from io import FileIO
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from typing import IO, cast
 
 import msgspec
@@ -22,7 +23,8 @@ from rollbook.rollout.extract import Extraction, FoldPoint, extract
 from rollbook.rollout.layout import RolloutFile
 
 WORTH_WORKERS_BYTES = 32 << 20  # below this, starting processes takes longer than reading
-_AHEAD = 48  # jobs, at least, that a worker has while it is at one
+_AHEAD = 48  # jobs that a worker has, so that it can go on while we store what was read
+_PIPE_BYTES = 1 << 16
 _LENGTH_BYTES = 4
 
 
@@ -87,7 +89,7 @@ def run_all(
 
 def write_frame(stream: IO[bytes], content: bytes) -> None:
     """Write one message: its length, then itself."""
-    stream.write(len(content).to_bytes(_LENGTH_BYTES, "big") + content)
+    stream.write(_frame(content))
 
 
 def read_frame(stream: IO[bytes]) -> bytes | None:
@@ -98,101 +100,117 @@ def read_frame(stream: IO[bytes]) -> bytes | None:
     return content if head and len(content) == length else None
 
 
+class _Worker:
+    """One worker process, and the jobs that it has, first the one that it is at.
+
+    Nothing here waits for it: neither side may, while the other waits for the first to read.
+    """
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            # -P: nothing in the directory that the user happens to be in is imported
+            [sys.executable, "-P", "-m", "rollbook.index.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+        )
+        self.pending: deque[Job] = deque()
+        self._tasks = cast(FileIO, self.process.stdin)
+        self._answers = cast(FileIO, self.process.stdout)
+        self._unsent = bytearray()
+        self._received = bytearray()
+        for stream in (self._tasks, self._answers):
+            os.set_blocking(stream.fileno(), False)
+
+    def give(self, job: Job, task: WorkerTask) -> None:
+        """Hand it a job."""
+        self.pending.append(job)
+        self._unsent += _frame(msgspec.json.encode(task))
+
+    def exchange(self) -> list[tuple[Job, Result]]:
+        """Send what it takes and receive what it has done.
+
+        Errors: OSError, EOFError or MsgspecError where it has died.
+        """
+        if self._unsent:
+            del self._unsent[: self._tasks.write(self._unsent) or 0]
+        block = self._answers.read(_PIPE_BYTES)
+        if block == b"":
+            raise EOFError
+        self._received += block or b""
+        done = []
+        while (answer := _first_frame(self._received)) is not None:
+            result = msgspec.json.decode(answer, type=Success | Failure | Gone)
+            del self._received[: _LENGTH_BYTES + len(answer)]
+            done.append((self.pending.popleft(), result))
+        return done
+
+    def wait(self) -> None:
+        """Wait until there is something to send or to receive."""
+        select.select([self._answers], [self._tasks] if self._unsent else [], [])
+
+    def end(self) -> None:
+        """End the process, whatever it is at."""
+        self.process.kill()
+        self._tasks.close()
+        self._answers.close()
+        self.process.wait()
+
+
 class _Workers:
-    """Reads together with worker processes, each fed from the common list of jobs by a thread."""
+    """Reads rollouts here and in worker processes, all taken from one list of jobs."""
 
     def __init__(self, home: Path, default_provider: str, jobs: list[Job], count: int) -> None:
         self._home = home
         self._default_provider = default_provider
         self._jobs = deque(jobs)
-        self._count = len(jobs)
-        self._done: SimpleQueue[tuple[Job, Result]] = SimpleQueue()
-        self._processes: set[subprocess.Popen[bytes]] = set()
-        self._threads = [threading.Thread(target=self._feed, daemon=True) for _ in range(count)]
+        self._missing = count
+        self._workers: list[_Worker] = []
 
     def results(self) -> Iterator[tuple[Job, Result]]:
-        for thread in self._threads:
-            thread.start()
         try:
-            for _ in range(self._count):
-                yield self._next()
+            while self._jobs or self._workers:
+                self._start()
+                for worker in list(self._workers):
+                    yield from self._exchange(worker)
+                if self._jobs:
+                    job = self._jobs.popleft()
+                    yield job, run(self._home, self._default_provider, job)
+                elif self._workers:
+                    self._workers[0].wait()
         finally:
-            self._jobs.clear()
-            for process in list(self._processes):
-                process.kill()
-            for thread in self._threads:
-                thread.join()
+            for worker in self._workers:
+                worker.end()
 
-    def _next(self) -> tuple[Job, Result]:
-        """Get what a worker has done; read a rollout here while there is none."""
-        try:
-            return self._done.get_nowait()
-        except Empty:
-            pass
-        try:
+    def _start(self) -> None:
+        while self._missing and self._jobs:
+            self._missing -= 1
+            try:
+                self._workers.append(_Worker())
+            except OSError:  # there are no more processes to be had: the others read all
+                self._missing = 0
+
+    def _exchange(self, worker: _Worker) -> Iterator[tuple[Job, Result]]:
+        while self._jobs and len(worker.pending) < _AHEAD:
             job = self._jobs.popleft()
-        except IndexError:
-            return self._done.get()
-        return job, run(self._home, self._default_provider, job)
+            worker.give(job, WorkerTask(str(self._home), self._default_provider, job))
+        try:
+            yield from worker.exchange()
+        except (OSError, EOFError, msgspec.MsgspecError):
+            if worker.pending:  # the job that it was at when it died
+                yield worker.pending.popleft(), Failure("the reading process died", passing=True)
+            self._jobs.extendleft(reversed(worker.pending))
+            worker.pending.clear()
+            self._missing += 1
+        if not worker.pending:
+            self._workers.remove(worker)
+            worker.end()
 
-    def _feed(self) -> None:
-        pending: deque[Job] = deque()
-        while self._jobs:
-            try:
-                process = self._start()
-            except OSError:  # there are no more processes to be had: all is read here
-                return
-            try:
-                self._exchange(process, pending)
-            except (OSError, EOFError, msgspec.MsgspecError):
-                if pending:  # the job that it was at when it died
-                    self._done.put((pending.popleft(), Failure("the reading process died", True)))
-                self._jobs.extendleft(reversed(pending))
-                pending.clear()
-            finally:
-                self._stop(process)
 
-    def _exchange(self, process: "subprocess.Popen[bytes]", pending: deque[Job]) -> None:
-        """Have a worker read as long as there are jobs, always with some in advance."""
-        to_worker, from_worker = cast(IO[bytes], process.stdin), cast(IO[bytes], process.stdout)
-        while True:
-            if len(pending) <= _AHEAD:
-                for job in self._take():
-                    pending.append(job)
-                    task = WorkerTask(str(self._home), self._default_provider, job)
-                    write_frame(to_worker, msgspec.json.encode(task))
-                to_worker.flush()
-            if not pending:
-                return
-            answer = read_frame(from_worker)
-            if answer is None:
-                raise EOFError
-            result = msgspec.json.decode(answer, type=Success | Failure | Gone)
-            self._done.put((pending.popleft(), result))
+def _frame(content: bytes) -> bytes:
+    return len(content).to_bytes(_LENGTH_BYTES, "big") + content
 
-    def _take(self) -> Iterator[Job]:
-        for _ in range(_AHEAD):
-            try:
-                yield self._jobs.popleft()
-            except IndexError:
-                return
 
-    def _start(self) -> "subprocess.Popen[bytes]":
-        process = subprocess.Popen(
-            # -P: nothing in the directory that the user happens to be in is imported
-            [sys.executable, "-P", "-m", "rollbook.index.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-        self._processes.add(process)
-        return process
-
-    def _stop(self, process: "subprocess.Popen[bytes]") -> None:
-        self._processes.discard(process)
-        for stream in (process.stdin, process.stdout):
-            if stream is not None:
-                try:
-                    stream.close()
-                except BrokenPipeError:
-                    continue  # it has died; that was reported
-        process.wait()
+def _first_frame(received: bytearray) -> bytes | None:
+    stop = _LENGTH_BYTES + int.from_bytes(received[:_LENGTH_BYTES], "big")
+    return bytes(received[_LENGTH_BYTES:stop]) if _LENGTH_BYTES < stop <= len(received) else None

@@ -121,12 +121,8 @@ class ThreadFold:
 
     @property
     def is_settled(self) -> bool:
-        """Whether nothing that anybody says from now on can change anything but the recency.
-
-        Of a sub-agent that is never said, as some of its records count for nothing.
-        """
-        has_final_title = self._has_title and not self._title_is_tentative
-        return has_final_title and self._has_user_event and not self._own_from
+        """Whether nothing that anybody says from now on can change anything but the recency."""
+        return self._has_title and not self._title_is_tentative and self._has_user_event
 
     def take(self, item: RolloutItem) -> None:
         """Take one record in.
@@ -197,19 +193,8 @@ class ThreadFold:
         name = clean_text(text_of(payload, "thread_name") or text_of(payload, "name")).strip()
         self._changes["name"] = name or None
 
-    def _user_event(self, payload: Mapping[str, Any]) -> None:
-        words = own_words(text_of(payload, "message"))
-        has_image = bool(list_of(payload, "images") or list_of(payload, "local_images"))
-        self._said(words, has_image, confirmed=True)
-
-    def _item_completed(self, payload: Mapping[str, Any]) -> None:
-        item = object_of(payload, "item")
-        if item.get("type") != "UserMessage":
-            return
-        parts = [part for part in list_of(item, "content") if isinstance(part, dict)]
-        words = own_words("".join(text_of(part, "text") for part in parts))
-        has_image = any(part.get("type") in ("image", "local_image") for part in parts)
-        self._said(words, has_image, confirmed=True)
+    def _event(self, payload: Mapping[str, Any]) -> None:
+        self._said(*_words_of_event(payload), confirmed=True)
 
     def _message(self, payload: Mapping[str, Any]) -> None:
         if payload.get("role") == "user":
@@ -223,7 +208,7 @@ class ThreadFold:
         self._has_user_event = self._changes["has_user_event"] = True
         if self._title and not (confirmed and self._title_is_tentative):
             return
-        title = clean_text(cut_title(words or "")) or (IMAGE_TITLE if has_image else "")
+        title = _title(words, has_image)
         if title:
             self._title = self._changes["title"] = self._changes["preview"] = title
             self._has_title, self._title_is_tentative = True, not confirmed
@@ -250,8 +235,8 @@ class ThreadFold:
         ("turn_context", ""): _turn_context,
         ("token_usage_record", ""): _used,
         ("response_item", "message"): _message,
-        ("event_msg", "user_message"): _user_event,
-        ("event_msg", "item_completed"): _item_completed,
+        ("event_msg", "user_message"): _event,
+        ("event_msg", "item_completed"): _event,
         ("event_msg", "token_count"): _token_count,
         ("event_msg", "thread_settings_applied"): _thread_settings,
         ("event_msg", "thread_name_updated"): _thread_name,
@@ -266,6 +251,28 @@ def outdoes_earlier(item: RolloutItem) -> bool:
     has_policy = payload.get("permission_profile") or payload.get("sandbox_policy")
     has_texts = text_of(payload, "cwd") and text_of(payload, "model")
     return bool(has_texts and has_policy and payload.get("approval_policy"))
+
+
+def tells_title(item: RolloutItem) -> bool:
+    """Say whether an event tells the title: it outdoes the messages before it in its turn."""
+    return item.type == "event_msg" and bool(_title(*_words_of_event(item.payload)))
+
+
+def _words_of_event(payload: Mapping[str, Any]) -> tuple[str | None, bool]:
+    """What the person says in an event, and whether there is an image; (None, False) for nothing."""
+    if payload.get("type") == "user_message":
+        words = own_words(text_of(payload, "message"))
+        return words, bool(list_of(payload, "images") or list_of(payload, "local_images"))
+    item = object_of(payload, "item")
+    if payload.get("type") != "item_completed" or item.get("type") != "UserMessage":
+        return None, False
+    parts = [part for part in list_of(item, "content") if isinstance(part, dict)]
+    words = own_words("".join(text_of(part, "text") for part in parts))
+    return words, any(part.get("type") in ("image", "local_image") for part in parts)
+
+
+def _title(words: str | None, has_image: bool) -> str:
+    return clean_text(cut_title(words or "")) or (IMAGE_TITLE if has_image else "")
 
 
 def dynamic_tools_of(payload: Mapping[str, Any]) -> tuple[DynamicToolSpec, ...]:

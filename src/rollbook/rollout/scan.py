@@ -24,7 +24,7 @@ from typing import Protocol, cast
 import stringzilla
 
 from rollbook.model.times import parse_time
-from rollbook.rollout.fold import outdoes_earlier
+from rollbook.rollout.fold import outdoes_earlier, tells_title
 from rollbook.rollout.lines import (
     KNOWN_TYPES,
     MalformedLineError,
@@ -38,9 +38,9 @@ RECORD_START = b'{"timestamp":"'
 _RECORD_END = b"}}\n"
 _MAX_FUSED_RECORDS = 32
 
-# What the heads of lines say, from the time on. All of these are records of a turn.
+# What the heads of lines say, from the type on. All of these are records of a turn.
 _TIME = re.compile(rb'\{"timestamp":"([^"\\]{19,40})"(?:,"ordinal":(\d{1,18}))?(?=,"type":")')
-_PASSING = re.compile(  # it never matters
+_PASSING = re.compile(  # never matters
     rb""","type":"(?:
         response_item","payload":\{"type":"(?:
             (?!message")\w
@@ -54,36 +54,40 @@ _PASSING = re.compile(  # it never matters
     )""",
     re.VERBOSE,
 )
-_WORDS = re.compile(  # of a person: they matter until the title is settled
-    rb""","type":"(?:
-        response_item","payload":\{"type":"message",(?:"id":"[^"\\]*",)?"role":"user"
-      | event_msg","payload":\{"type":"(?:
-            user_message"
-          | item_completed",(?:"\w+":"[^"\\]*",){0,4}"item":\{"type":"UserMessage"
-        )
+_MESSAGE = re.compile(  # of the user role: matters unless an event tells the title
+    rb',"type":"response_item","payload":\{"type":"message",(?:"id":"[^"\\]*",)?"role":"user"'
+)
+_EVENT = re.compile(  # tells what the person said: matters until the title is settled
+    rb""","type":"event_msg","payload":\{"type":"(?:
+        user_message"
+      | item_completed",(?:"\w+":"[^"\\]*",){0,4}"item":\{"type":"UserMessage"
     )""",
     re.VERBOSE,
 )
-_LAST_COUNTS = (  # of usage and of contexts, the last that outdoes those before it
+_USAGE = (  # settles the title; then only the last that outdoes those before it matters
     b',"type":"event_msg","payload":{"type":"token_count"',
-    b',"type":"turn_context","payload":{',
     b',"type":"token_usage_record","payload":{',
 )
-_MARKS = (b'"type":"token_', b'"type":"turn_context"')  # to find them by
+_CONTEXT = (b',"type":"turn_context","payload":{',)  # the last that outdoes those before it matters
+_MARKS = ((b'"type":"token_', _USAGE), (b'"type":"turn_context"', _CONTEXT))  # to find them by
 # Those that most lines have: to compare them is several times faster than to match expressions.
-_COMMON_PASSING = (
+_COMMON = (
     b',"type":"response_item","payload":{"type":"function_call',
     b',"type":"response_item","payload":{"type":"reasoning"',
     b',"type":"response_item","payload":{"type":"custom_tool_call',
     b',"type":"response_item","payload":{"type":"message","role":"assistant"',
     b',"type":"event_msg","payload":{"type":"agent_',
     b',"type":"event_msg","payload":{"type":"task_',
+    *_CONTEXT,
 )
-_COMMON_WORDS = (
+_COMMON_WHEN_SETTLED = (
+    *_COMMON[:2],
+    *_USAGE,
+    *_COMMON[2:],
     b',"type":"response_item","payload":{"type":"message","role":"user"',
     b',"type":"event_msg","payload":{"type":"user_message"',
 )
-_COMMON_SETTLED = (*_COMMON_PASSING[:2], *_LAST_COUNTS, *_COMMON_PASSING[2:], *_COMMON_WORDS)
+_MAX_MESSAGES = 64
 _LONGEST_HEAD = 128
 _buffers: list[bytearray] = []
 
@@ -100,11 +104,13 @@ class Readable(Protocol):
 
 
 class Scan:
-    """Iterate over the records of a rollout that matter for its thread, in order, or ``everything``.
+    """Iterate over the records of a rollout that matter for its thread, or over ``everything``.
 
-    Start it on a binary stream that stands at ``offset``.  The last record of a turn is always
-    given, as it says how recent the thread is.  When the title ``is_settled``, what people say is
-    skipped, too, and of the records of usage between two others only the last is given.
+    Start it on a binary stream that stands at ``offset``.  Where one record outdoes others, only
+    that one may be given, so records of different kinds come in another order than they have.  The
+    last one that belongs to a turn comes at the end, even if it was given before, as it says how
+    recent the thread is.  Set ``is_settled`` when nothing that anybody says can change the title
+    any more: it is skipped then.
 
     When the iteration has ended, ``offset`` is the end of the last line that was taken: an
     unfinished last line is left for the next read, unless it is a whole record that only lacks its
@@ -117,24 +123,21 @@ class Scan:
         self._stream = stream
         self._everything = everything
         self._shift = 0  # how far into its line the type stood in the last one
-        self._skipped: bytearray | RolloutItem | None = None
+        self._messages: list[bytearray] = []  # that matter unless an event tells the title
+        self._last_of_turn: bytearray | RolloutItem | None = None
         self.is_settled = False
+        self.has_skipped = False
         self.offset = offset
         self.records = 0
         self.parse_errors = 0
         self.unknown_items = 0
         self.unfinished = b""  # the beginning of the unfinished last line
 
-    @property
-    def has_skipped(self) -> bool:
-        """Whether a record was skipped since the last one of a turn that was given."""
-        return self._skipped is not None
-
     def __iter__(self) -> Iterator[RolloutItem]:
         with _buffer() as data:
             yield from self._blocks(data)
-        if self._skipped:
-            yield _last_of_a_turn(self._skipped)
+        if self._last_of_turn and not self._everything:
+            yield _checked(self._last_of_turn)
 
     def _blocks(self, data: bytearray) -> Iterator[RolloutItem]:
         """Read block after block into the same memory, each behind the rest of the one before."""
@@ -155,6 +158,7 @@ class Scan:
             if not read:
                 break
             filled += read
+        yield from self._doubtful()
         yield from self._last_line(data[:filled])
 
     def _lines(self, data: bytearray, stop: int) -> Iterator[RolloutItem]:
@@ -162,78 +166,115 @@ class Scan:
         self.offset += stop
         count = 0 if self._everything else _whole_lines(data, stop)
         if not count:
+            yield from self._doubtful()
             for line in data[:stop].split(b"\n"):
                 yield from self._line(line)
             return
         find, is_common, heads = data.find, data.startswith, self._common()
-        shift, start, since, given = self._shift, 0, 0, 0
+        shift, start, since, given_to, given = self._shift, 0, 0, 0, 0
         while start < stop:
             end = find(b"\n", start)
-            # Where the type stands as far into the line as in the one before, a time precedes it.
+            # Where the type stands as far into its line as in the one before, a time precedes it.
             if not is_common(heads, start + shift):
-                can_pass = self._can_pass(data, start, end)
+                at = self._type_at(data, start, end)
                 shift = self._shift
-                if not can_pass:
-                    yield from self._skip(data, since, start)
-                    yield from self._line(data[start:end])
-                    given += 1
-                    since, heads = end + 1, self._common()
+                if not self._can_wait(data, start, at, end):
+                    self._pass(data, given_to, start)
+                    given_to, given = end + 1, given + 1
+                    if at and (data.startswith(_USAGE, at) or _EVENT.match(data, at, end)):
+                        yield from self._settling(data[start:end])
+                    else:
+                        yield from self._postponed(data, since, start)
+                        yield from self._doubtful()
+                        yield from self._line(data[start:end])
+                        since = given_to
+                    heads = self._common()
             start = end + 1
         self.records += count - given
-        yield from self._skip(data, since, stop)
+        self._pass(data, given_to, stop)
+        yield from self._postponed(data, since, stop)
 
     def _common(self) -> tuple[bytes, ...]:
-        return _COMMON_SETTLED if self.is_settled else _COMMON_PASSING
+        return _COMMON_WHEN_SETTLED if self.is_settled else _COMMON
 
-    def _can_pass(self, data: bytearray, start: int, end: int) -> bool:
-        """Find out by the head of a line whether it has to be decoded."""
+    def _type_at(self, data: bytearray, start: int, end: int) -> int:
+        """Find where the type of a line stands; 0 unless that is behind its time and ordinal."""
         time = _TIME.match(data, start, end)
         if time is None:
+            return 0
+        self._shift = time.end() - start
+        return time.end()
+
+    def _can_wait(self, data: bytearray, start: int, at: int, end: int) -> bool:
+        """Say whether a line need not be given now, or ever."""
+        if not at:
             return False
-        at = time.end()
-        self._shift = at - start
-        is_outdone = self.is_settled and data.startswith(_LAST_COUNTS, at)
-        return is_outdone or self._says_nothing(data, at, end)
+        if _says_nothing(data, at, end, is_settled=self.is_settled):
+            return True
+        if data.startswith(_CONTEXT, at) or (self.is_settled and data.startswith(_USAGE, at)):
+            return True
+        if len(self._messages) < _MAX_MESSAGES and _MESSAGE.match(data, at, end):
+            self._messages.append(data[start:end])
+            return True
+        return False
 
-    def _says_nothing(self, data: bytes | bytearray, at: int, end: int) -> bool:
-        """Say whether a line can't matter, by what begins after its time."""
-        return bool(
-            _PASSING.match(data, at, end) or (self.is_settled and _WORDS.match(data, at, end))
-        )
+    def _pass(self, data: bytearray, start: int, stop: int) -> None:
+        """Pass lines by, and remember the last."""
+        if start < stop:
+            self.has_skipped = True
+            last = max(data.rfind(b"\n", start, stop - 1) + 1, start)
+            self._last_of_turn = data[last : stop - 1]
 
-    def _skip(self, data: bytearray, start: int, stop: int) -> Iterator[RolloutItem]:
-        """Pass lines by; when the title is settled, some of them say what only the last can say."""
-        if start == stop:
-            return
-        self._skipped = data[max(data.rfind(b"\n", start, stop - 1) + 1, start) : stop - 1]
-        if self.is_settled:
-            found = [item for mark in _MARKS for item in self._last(mark, data, start, stop)]
-            for _, item in sorted(found, key=itemgetter(0)):
+    def _settling(self, line: bytearray) -> Iterator[RolloutItem]:
+        """Give what may settle the title; what tells it outdoes the messages before."""
+        for item in self._line(line):
+            if tells_title(item):
+                self._messages.clear()
+            yield from self._doubtful()
+            yield item
+
+    def _doubtful(self) -> Iterator[RolloutItem]:
+        """Give the messages that no event has outdone."""
+        messages, self._messages = self._messages, []
+        for line in messages:
+            if item := self._decoded(line):
                 yield item
 
+    def _postponed(self, data: bytearray, start: int, stop: int) -> Iterator[RolloutItem]:
+        """Give what only the last record of its kind says, in order."""
+        marks = _MARKS if self.is_settled else _MARKS[1:]
+        places = [
+            place for mark, heads in marks for place in self._last(mark, heads, data, start, stop)
+        ]
+        for _, item in sorted(places, key=itemgetter(0)):
+            yield item
+
     def _last(
-        self, mark: bytes, data: bytearray, start: int, stop: int
+        self, mark: bytes, heads: tuple[bytes, ...], data: bytearray, start: int, stop: int
     ) -> Iterator[tuple[int, RolloutItem]]:
-        """Find the last record with a mark that outdoes those before it, and those after it.
+        """Find the last record of a kind that outdoes those before it, and any after it.
 
         Gives them with their places, last first.
         """
-        while (at := stringzilla.rfind(memoryview(data)[start:stop], mark)) >= 0:
-            at += start
+        while (at := start + stringzilla.rfind(memoryview(data)[start:stop], mark)) >= start:
             end = data.find(b"\n", at)
             stop = max(data.rfind(b"\n", start, at) + 1, start)
             time = _TIME.match(data, stop, end)
-            if time is None or not data.startswith(_LAST_COUNTS, time.end()):
-                continue
-            try:
-                item = decode_line(data[stop:end])
-            except MalformedLineError:
-                self.records -= 1
-                self.parse_errors += 1
-                continue
-            yield at, item
-            if outdoes_earlier(item):
-                break
+            if time and data.startswith(heads, time.end()):
+                item = self._decoded(data[stop:end])
+                if item:
+                    yield at, item
+                    if outdoes_earlier(item):
+                        break
+
+    def _decoded(self, line: bytearray) -> RolloutItem | None:
+        """Decode a line that was counted as a record; None where it is none."""
+        try:
+            return decode_line(line)
+        except MalformedLineError:
+            self.records -= 1
+            self.parse_errors += 1
+            return None
 
     def _line(self, line: bytes | bytearray) -> Iterator[RolloutItem]:
         """Decode one line; where a crash has fused records, save the whole ones."""
@@ -265,19 +306,20 @@ class Scan:
         self.records += 1
         if item.type not in KNOWN_TYPES:
             self.unknown_items += 1
-        if self._skipped and is_turn_record(item) and parse_time(item.timestamp):
-            self._skipped = None
+        if is_turn_record(item):
+            self._last_of_turn = item
         return item
 
     def _long_line(self, data: bytes) -> Generator[RolloutItem, None, bytes]:
         """Take a line that is longer than a block; returns what follows it."""
         time = None if self._everything else _TIME.match(data)
-        if time and self._says_nothing(data, time.end(), len(data)):
+        if time and _says_nothing(data, time.end(), len(data), is_settled=self.is_settled):
             rest = self._pass_by(data)
             if rest is not None:
                 return rest
             cast(RawIOBase, self._stream).seek(self.offset)
             data = b""
+        yield from self._doubtful()
         line, line_break, rest = self._read_line(data)
         if not line_break:
             yield from self._last_line(line)
@@ -304,7 +346,8 @@ class Scan:
                     return None
                 self.offset += length + 1
                 self.records += 1
-                self._skipped = _record_of(head)
+                self.has_skipped = True
+                self._last_of_turn = _record_of(head)
                 return rest
             data = self._read_on()
         if before.endswith(b"}"):  # perhaps a whole record that only lacks its line break
@@ -366,10 +409,17 @@ def _whole_lines(data: bytearray, stop: int) -> int:
     return count if is_whole else 0
 
 
-def _last_of_a_turn(skipped: bytearray | RolloutItem) -> RolloutItem:
-    """Decode the last record of a turn; of one that passed by, what counts is known."""
+def _says_nothing(data: bytes | bytearray, at: int, end: int, *, is_settled: bool) -> bool:
+    """Say whether a line can't matter, by what begins at its type."""
+    if _PASSING.match(data, at, end):
+        return True
+    return is_settled and bool(_MESSAGE.match(data, at, end) or _EVENT.match(data, at, end))
+
+
+def _checked(last: bytearray | RolloutItem) -> RolloutItem:
+    """Decode the last record of a turn, which has a time unless its looks deceive."""
     try:
-        item = skipped if isinstance(skipped, RolloutItem) else decode_line(skipped)
+        item = last if isinstance(last, RolloutItem) else decode_line(last)
     except MalformedLineError as error:
         raise DeceptiveLineError(str(error)) from error
     if parse_time(item.timestamp) is None:
