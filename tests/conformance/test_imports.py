@@ -15,9 +15,9 @@ ID = "22222222-2222-4222-8222-222222222222"
 # What each loads, beside Python's own modules.
 NEEDS = {
     "import rollbook": {"rollbook"},
-    "from rollbook import StateRuntime": {"rollbook", "apsw", "msgspec"},
-    "rollbook list --json": {"rollbook", "apsw", "msgspec", "click"},
-    "rollbook sync": {"rollbook", "apsw", "msgspec", "click", "filelock"},
+    "from rollbook import StateRuntime": {"rollbook", "apsw", "msgspec", "stringzilla"},
+    "rollbook list --json": {"rollbook", "apsw", "msgspec", "stringzilla", "click"},
+    "rollbook sync": {"rollbook", "apsw", "msgspec", "stringzilla", "click", "filelock"},
 }
 BY_OTHERS = {"typing_extensions"}  # msgspec loads it where it is installed
 # What each could load, and does without.
@@ -35,7 +35,7 @@ DOES_WITHOUT = {
     "import rollbook": {*OTHER_FACES, *READING, "logging", "tempfile", "rollbook.runtime"},
     "from rollbook import StateRuntime": {*OTHER_FACES, "rollbook.cli"},
     "rollbook list --json": {*OTHER_FACES, *READING, "rollbook.cli.doctor"},
-    "rollbook sync": {*OTHER_FACES, "rollbook.cli.doctor"},
+    "rollbook sync": {*OTHER_FACES, "subprocess", "rollbook.cli.doctor"},
 }
 
 

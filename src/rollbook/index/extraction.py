@@ -7,7 +7,6 @@ Workers are plain ``python -m rollbook.index.worker`` processes that talk throug
 
 import os
 import select
-import subprocess
 import sys
 from collections import deque
 from collections.abc import Generator, Iterator
@@ -107,7 +106,9 @@ class _Worker:
     """
 
     def __init__(self) -> None:
-        self.process = subprocess.Popen(
+        import subprocess
+
+        self._process = subprocess.Popen(
             # -P: nothing in the directory that the user happens to be in is imported
             [sys.executable, "-P", "-m", "rollbook.index.worker"],
             stdin=subprocess.PIPE,
@@ -115,8 +116,8 @@ class _Worker:
             bufsize=0,
         )
         self.pending: deque[Job] = deque()
-        self._tasks = cast(FileIO, self.process.stdin)
-        self._answers = cast(FileIO, self.process.stdout)
+        self._tasks = cast(FileIO, self._process.stdin)
+        self._answers = cast(FileIO, self._process.stdout)
         self._unsent = bytearray()
         self._received = bytearray()
         for stream in (self._tasks, self._answers):
@@ -151,10 +152,10 @@ class _Worker:
 
     def end(self) -> None:
         """End the process, whatever it is at."""
-        self.process.kill()
+        self._process.kill()
         self._tasks.close()
         self._answers.close()
-        self.process.wait()
+        self._process.wait()
 
 
 class _Workers:

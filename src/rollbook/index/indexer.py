@@ -8,7 +8,7 @@ import msgspec
 
 from rollbook.errors import DamagedRowError, RolloutError
 from rollbook.index.apply import boot_id
-from rollbook.index.extraction import Failure, Gone, Job, Result, run
+from rollbook.index.extraction import Failure, Job, Result, Success, run
 from rollbook.model.thread import ThreadMetadata
 from rollbook.rollout.extract import Extraction, FoldPoint, extract_segments
 from rollbook.rollout.fold import FoldState, decode_state, encode_state
@@ -83,20 +83,23 @@ class Indexer:
             outdated: list[str] = []
             composed: set[str] = set()
             with self._engine.write(wait_s=self._wait_s) as tx:
-                for job, result in results:
-                    # Looked at again inside the transaction: archiving moves files inside its own.
-                    if isinstance(result, Gone) or not stat_rollout(self._home, job.file.path):
+                # Looked at again inside the transaction: archiving moves files inside its own.
+                there = [each for each in results if stat_rollout(self._home, each[0].file.path)]
+                ids = {r.extraction.outcome.metadata.id for _, r in there if isinstance(r, Success)}
+                known, rows = threads.known(tx, ids), files.of_threads(tx, ids)
+                for job, result in there:
+                    if isinstance(result, Failure) and not result.passing:
+                        files.upsert(tx, _failed_row(job.file, result.message))
+                    if not isinstance(result, Success):
                         continue
-                    if isinstance(result, Failure):
-                        if not result.passing:
-                            files.upsert(tx, _failed_row(job.file, result.message))
-                        continue
-                    metadata = result.extraction.outcome.metadata
-                    current = self._current(tx, metadata.id)
+                    thread_id = result.extraction.outcome.metadata.id
+                    current = self._current(tx, thread_id) if thread_id in known else None
                     if _is_outdated(job, result.extraction, current, attempt):
                         outdated.append(job.file.path)
-                    elif self._store_success(tx, job, result.extraction, current):
-                        composed.add(metadata.id)
+                        continue
+                    if self._store_success(tx, job, result.extraction, current, rows[thread_id]):
+                        composed.add(thread_id)
+                    known.add(thread_id)
             for thread_id in sorted(composed):
                 self.compose(thread_id)
             if not outdated:
@@ -156,15 +159,24 @@ class Indexer:
         return [(job, run(self._home, self._default_provider, job)) for job in jobs]
 
     def _store_success(
-        self, tx: Transaction, job: Job, extraction: Extraction, current: ThreadMetadata | None
+        self,
+        tx: Transaction,
+        job: Job,
+        extraction: Extraction,
+        current: ThreadMetadata | None,
+        rows: dict[str, FileRow],
     ) -> bool:
-        """Store one rollout; says whether the thread has others and has to be composed."""
+        """Store one rollout; says whether the thread has others and has to be composed.
+
+        ``rows`` are those of the thread by path, and become what they are then.
+        """
         metadata, path = extraction.outcome.metadata, job.file.path
-        before = files.get(tx, path) if extraction.resumed else None
-        files.upsert(tx, _read_row(job.file, extraction, before))
+        before = rows.get(path) if extraction.resumed else None
+        rows[path] = _read_row(job.file, extraction, before)
+        files.upsert(tx, rows[path])
         has_others = any(
             row.path != path and row.error is None and stat_rollout(self._home, row.path)
-            for row in files.of_thread(tx, metadata.id)
+            for row in rows.values()
         )
         if self._rebuild and not has_others:
             threads.delete(tx, metadata.id)

@@ -88,7 +88,7 @@ _COMMON_WHEN_SETTLED = (
     b',"type":"event_msg","payload":{"type":"user_message"',
 )
 _MAX_MESSAGES = 64
-_LONGEST_HEAD = 128
+_LONGEST_HEAD = 512
 _buffers: list[bytearray] = []
 
 
@@ -312,7 +312,8 @@ class Scan:
 
     def _long_line(self, data: bytes) -> Generator[RolloutItem, None, bytes]:
         """Take a line that is longer than a block; returns what follows it."""
-        time = None if self._everything else _TIME.match(data)
+        is_whole_head = len(data) >= _LONGEST_HEAD
+        time = _TIME.match(data) if is_whole_head and not self._everything else None
         if time and _says_nothing(data, time.end(), len(data), is_settled=self.is_settled):
             rest = self._pass_by(data)
             if rest is not None:

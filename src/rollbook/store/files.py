@@ -1,6 +1,6 @@
 """Which rollouts were read, and how far; when the whole home was last compared."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import msgspec
 
@@ -80,7 +80,16 @@ def get(tx: Transaction, path: str) -> FileRow | None:
 
 def of_thread(tx: Transaction, thread_id: str) -> list[FileRow]:
     """Read the rollouts of one thread."""
-    return [_from_row(row) for row in tx.query(_STATEMENTS["of_thread"], {"thread_id": thread_id})]
+    return list(of_threads(tx, [thread_id])[thread_id].values())
+
+
+def of_threads(tx: Transaction, thread_ids: Collection[str]) -> dict[str, dict[str, FileRow]]:
+    """Read the rollouts of each of some threads, by path."""
+    sql = f"SELECT {', '.join(_COLUMNS)} FROM rollout_files WHERE {tx.in_list('thread_id', 'ids')}"
+    found: dict[str, dict[str, FileRow]] = {thread_id: {} for thread_id in thread_ids}
+    for row in map(_from_row, tx.query(sql, {"ids": tx.list_value(list(thread_ids))})):
+        found[str(row.thread_id)][row.path] = row
+    return found
 
 
 def forgotten(tx: Transaction) -> set[str]:
@@ -88,10 +97,9 @@ def forgotten(tx: Transaction) -> set[str]:
     return {path for (path,) in tx.query(_STATEMENTS["forgotten"])}
 
 
-def upsert(tx: Transaction, file: FileRow) -> None:
+def upsert(tx: Transaction, row: FileRow) -> None:
     """Remember a rollout as it was read."""
-    row = msgspec.structs.asdict(file)
-    tx.execute(_STATEMENTS["upsert"], row | {"compressed": int(file.compressed)})
+    tx.execute(_STATEMENTS["upsert"], msgspec.structs.asdict(row))
 
 
 def set_applied(tx: Transaction, path: str, size: int, boot: str) -> None:

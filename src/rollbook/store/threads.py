@@ -4,7 +4,7 @@ Paths of rollouts are stored relative to the home, so that a home can be moved; 
 is stored as it is.  The functions take the home's absolute path as text and give absolute paths.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from types import GenericAlias
@@ -48,6 +48,12 @@ def get(tx: Transaction, home: str, thread_id: str) -> ThreadMetadata | None:
 def exists(tx: Transaction, thread_id: str) -> bool:
     """Say whether a thread is known."""
     return bool(tx.query(_STATEMENTS["exists"], {"id": thread_id}))
+
+
+def known(tx: Transaction, thread_ids: Collection[str]) -> set[str]:
+    """Say which of these threads are known."""
+    sql = f"SELECT id FROM threads WHERE {tx.in_list('id', 'ids')}"
+    return {row[0] for row in tx.query(sql, {"ids": tx.list_value(list(thread_ids))})}
 
 
 def ids_with_prefix(tx: Transaction, prefix: str, limit: int) -> list[str]:

@@ -4,9 +4,6 @@ SELECT {columns} FROM rollout_files
 -- get: One rollout.
 SELECT {columns} FROM rollout_files WHERE path = :path
 
--- of_thread: The rollouts of one thread.
-SELECT {columns} FROM rollout_files WHERE thread_id = :thread_id
-
 -- states: What each rollout looked like when it was read, and whether that is all there is to say.
 SELECT path, size, mtime_ns, inode, compressed, error IS NULL AND applied_size <= bytes_folded
 FROM rollout_files WHERE path > :after ORDER BY path LIMIT :n
