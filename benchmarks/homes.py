@@ -12,7 +12,7 @@ from pathlib import Path
 from figures import Scale
 from generate_home import LAST_DAY, generate
 
-from rollbook.testing import session_meta, user_message, write_rollout
+from rollbook.testing import make_line, session_meta, token_count, user_message, write_rollout
 
 THREADS = 5_000
 BYTES = 3e9
@@ -33,6 +33,13 @@ def small_home(scale: Scale, files: int) -> Path:
     return _made(scale.directory / f"small-{files}", lambda home: _write_small(home, files))
 
 
+def huge_home(scale: Scale) -> Path:
+    """A home of a few threads, one of 1 GB, and one with a line of 200 MB."""
+    return _made(
+        scale.directory / f"huge-{scale.of(1000)}", lambda home: _write_huge(home, scale.factor)
+    )
+
+
 def database_of(home: Path) -> Path:
     """Where a benchmark keeps the index of such a home: not in it."""
     return home.with_name(f"{home.name}.sqlite")
@@ -51,6 +58,18 @@ def _made(home: Path, make: Callable[[Path], object]) -> Path:
         make(begun)
         os.rename(begun, home)
     return home
+
+
+def _write_huge(home: Path, factor: float) -> None:
+    for number, (lines, characters) in enumerate([(1_000, 1_000_000), (1, 200_000_000), (9, 100)]):
+        text = "a line of output\\n" * round(characters / 18)
+        output = {"type": "function_call_output", "call_id": "call", "output": text}
+        line = make_line("response_item", output) + b"\n"
+        head = [session_meta(small_id(number)), user_message(f"Thread {number}")]
+        with write_rollout(home, small_id(number), head).open("ab") as file:
+            for _ in range(max(1, round(lines * factor))):
+                file.write(line)
+            file.write(token_count(7) + b"\n")
 
 
 def _write_small(home: Path, files: int) -> None:

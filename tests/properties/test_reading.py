@@ -24,21 +24,22 @@ LINES = sorted({line for path in ROLLOUTS for line in path.read_bytes().splitlin
 SHORT_LINES = LINES[: len(LINES) * 9 // 10]
 
 
-def new_thread() -> ThreadFold:
-    return ThreadFold(make_thread(id=THREAD, title="", has_user_event=False), FoldState(), "mock")
+def new_thread(thread_id: str) -> ThreadFold:
+    metadata = make_thread(id=thread_id, title="", has_user_event=False)
+    return ThreadFold(metadata, FoldState(), "mock")
 
 
-def folded(items: list[RolloutItem]) -> tuple:
-    thread = new_thread()
+def folded(items: list[RolloutItem], thread_id: str = THREAD) -> tuple:
+    thread = new_thread(thread_id)
     for item in items:
         thread.take(item)
     return thread.metadata, thread.state, thread.tools
 
 
-def scanned(content: bytes) -> tuple[Scan, tuple]:
+def scanned(content: bytes, thread_id: str = THREAD) -> tuple[Scan, tuple]:
     """Read as an index does: what matters, and everything where that may deceive."""
     for everything in (False, True):
-        scan, thread = Scan(io.BytesIO(content), everything=everything), new_thread()
+        scan, thread = Scan(io.BytesIO(content), everything=everything), new_thread(thread_id)
         with contextlib.suppress(DeceptiveLineError):
             for item in scan:
                 thread.take(item)
@@ -99,6 +100,49 @@ def test_key_order_and_white_space_make_no_difference(data: st.DataObject):
         decode_every_line(b"\n".join(other)),
     )
     assert folded(plain[0]) == folded(restyled_items[0])
+
+
+@st.composite
+def harmed(draw: st.DrawFn, lines: list[bytes]) -> bytes:
+    """A real rollout, some of whose lines were changed, damaged, moved, or written twice."""
+    lines = list(lines)
+    for _ in range(draw(st.integers(1, 4))):
+        at = draw(st.integers(0, len(lines) - 1))
+        line = lines[at]
+        cut = draw(st.integers(0, len(line)))
+        match draw(st.sampled_from(["restyle", "tear", "fuse", "flip", "zero", "time", "move"])):
+            case "restyle" if line.startswith(b"{") and line.endswith(b"}"):
+                with contextlib.suppress(ValueError):
+                    lines[at] = draw(restyled(line))
+            case "tear":
+                lines[at] = line[:cut]
+            case "fuse" if at + 1 < len(lines):
+                lines[at : at + 2] = [line[:cut] + lines[at + 1]]
+            case "flip" if cut < len(line):
+                lines[at] = line[:cut] + bytes([draw(st.integers(0, 255))]) + line[cut + 1 :]
+            case "zero":
+                lines[at] = line[:cut] + b"\0" * 8 + line[cut:]
+            case "time":
+                lines[at] = line.replace(b"T09:", b"T99:", 1)
+            case "move":
+                lines.insert(draw(st.integers(0, len(lines))), line)
+    return b"\n".join(lines) + draw(st.sampled_from([b"", b"\n"]))
+
+
+@settings(deadline=None, max_examples=400, suppress_health_check=list(HealthCheck))
+@given(st.data(), st.sampled_from([64, 4096, 1 << 20]))
+def test_whatever_is_wrong_with_a_rollout_skipping_changes_no_field(data: st.DataObject, block):
+    path = data.draw(st.sampled_from(ROLLOUTS))
+    content = data.draw(harmed(path.read_bytes().splitlines()))
+    everything = Scan(io.BytesIO(content), everything=True)
+    expected = folded(list(everything), path.stem[-36:])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scan_module, "BLOCK_BYTES", block)
+        patch.setattr(scan_module, "_buffers", [])
+        scan, seen = scanned(content, path.stem[-36:])
+    assert seen == expected
+    assert scan.offset == everything.offset
+    assert scan.parse_errors <= everything.parse_errors
 
 
 @settings(deadline=None, max_examples=200, suppress_health_check=list(HealthCheck))

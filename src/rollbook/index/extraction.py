@@ -23,6 +23,7 @@ from rollbook.rollout.layout import RolloutFile
 
 WORTH_WORKERS_BYTES = 32 << 20  # below this, starting processes takes longer than reading
 _AHEAD = 48  # jobs that a worker has, so that it can go on while we store what was read
+_FIRST = 50  # jobs that are read here, as there is a result before a worker has started
 _PIPE_BYTES = 1 << 16
 _LENGTH_BYTES = 4
 
@@ -164,18 +165,19 @@ class _Workers:
     def __init__(self, home: Path, default_provider: str, jobs: list[Job], count: int) -> None:
         self._home = home
         self._default_provider = default_provider
-        self._jobs = deque(jobs)
+        self._first = deque(jobs[:_FIRST])
+        self._jobs = deque(jobs[_FIRST:])
         self._missing = count
         self._workers: list[_Worker] = []
 
     def results(self) -> Iterator[tuple[Job, Result]]:
         try:
-            while self._jobs or self._workers:
+            while self._first or self._jobs or self._workers:
                 self._start()
                 for worker in list(self._workers):
                     yield from self._exchange(worker)
-                if self._jobs:
-                    job = self._jobs.popleft()
+                if own := self._first or self._jobs:
+                    job = own.popleft()
                     yield job, run(self._home, self._default_provider, job)
                 elif self._workers:
                     self._workers[0].wait()
