@@ -64,20 +64,21 @@ def test_a_worker_that_is_killed_costs_one_file_and_the_next_sync_reads_it(
     from rollbook.index import extraction
 
     monkeypatch.setattr(extraction, "WORTH_WORKERS_BYTES", 0)
+    monkeypatch.setattr(extraction, "_FIRST", 0)
     started = []
-    original = extraction._Workers._start
 
-    def start_and_kill_the_first(self):
-        process = original(self)
-        started.append(process)
-        if len(started) == 1:
-            process.kill()
-            process.wait()
-        return process
+    class FirstIsKilled(extraction._Worker):
+        def __init__(self):
+            super().__init__()
+            started.append(self)
+            if len(started) == 1:
+                self._process.kill()
+                self._process.wait()
 
-    monkeypatch.setattr(extraction._Workers, "_start", start_and_kill_the_first)
+    monkeypatch.setattr(extraction, "_Worker", FirstIsKilled)
     with StateRuntime.open(corpus_home("0.95.0"), backfill=False) as state:
         stats = state.sync(jobs=2)
         assert (stats.indexed, stats.failed) == (28, 1)
         assert "died" in stats.failures[0].message
+        assert len(started) == 2
         assert (state.sync().indexed, state.sync().failed) == (1, 0)
