@@ -9,7 +9,7 @@ import msgspec
 from rollbook.model.thread import ThreadMetadata, ThreadMetadataBuilder, parse_thread_id
 from rollbook.model.times import from_epoch
 from rollbook.rollout.fold import FoldState, ThreadFold, decode_state, encode_state
-from rollbook.rollout.layout import stat_rollout
+from rollbook.rollout.layout import look
 from rollbook.rollout.lines import RolloutItem
 from rollbook.store import files, threads, tools
 from rollbook.store.engine import Transaction
@@ -38,18 +38,33 @@ def apply_items(
     thread = ThreadFold(metadata, state, default_provider)
     for item in items:
         thread.take(item)
-    threads.upsert(tx, str(home), with_file_time(thread.metadata), encode_state(thread.state))
-    _remember_size(tx, home, metadata.rollout_path)
+    state_text, status = encode_state(thread.state), _status(metadata.rollout_path)
+    threads.upsert(tx, str(home), _at(status, thread.metadata), state_text)
+    path = metadata.rollout_path.removeprefix(f"{home}/")
+    if status is not None and path != metadata.rollout_path:
+        # How much of the rollout the row knows, in case a power cut keeps only the row.
+        files.set_applied(tx, path, status.st_size, boot_id())
     tools.put_first(tx, thread_id, thread.tools)
 
 
 def with_file_time(metadata: ThreadMetadata) -> ThreadMetadata:
     """Set ``updated_at`` to the rollout's mtime, if that can be read (behaviour.md 18, 59)."""
-    path = Path(metadata.rollout_path)
-    file = stat_rollout(path.parent, path.name)
-    if file is None:
+    return _at(_status(metadata.rollout_path), metadata)
+
+
+def _status(path: str) -> os.stat_result | None:
+    found = look(path)
+    return found and found[1]
+
+
+def _at(status: os.stat_result | None, metadata: ThreadMetadata) -> ThreadMetadata:
+    if status is None:
         return metadata
-    return msgspec.structs.replace(metadata, updated_at=from_epoch(file.mtime_ns // _NS))
+    try:
+        updated_at = from_epoch(status.st_mtime_ns // _NS)
+    except OverflowError:  # a time that no calendar has
+        return metadata
+    return msgspec.structs.replace(metadata, updated_at=updated_at)
 
 
 @cache
@@ -59,11 +74,3 @@ def boot_id() -> str:
         return _BOOT_ID.read_text("ascii").strip()
     except OSError:
         return ""
-
-
-def _remember_size(tx: Transaction, home: Path, path: str) -> None:
-    """Say how much of the rollout the row knows, in case a power cut keeps only the row."""
-    below = path.removeprefix(f"{home}/")
-    file = stat_rollout(home, below) if below != path else None
-    if file is not None:
-        files.set_applied(tx, below, file.size, boot_id())

@@ -18,6 +18,7 @@ from rollbook.rollout.layout import (
     find_rollouts,
     list_rollouts,
     locate,
+    look,
     parse_rollout_name,
     stat_rollout,
 )
@@ -188,6 +189,9 @@ def _carries(home: Path, metadata: ThreadMetadata) -> bool:
 
     Its name says so in nearly all cases; only where it doesn't is the file opened.
     """
+    path = metadata.rollout_path
+    if path.endswith(f"-{metadata.id}.jsonl") and path.startswith(f"{home}/") and look(path):
+        return True
     file = _file_of(home, metadata)
     if file is None:
         return False

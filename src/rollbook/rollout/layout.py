@@ -184,16 +184,20 @@ def stat_rollout(home: Path, path: str) -> RolloutFile | None:
 def _look(home: Path, path: str) -> tuple[str, os.stat_result] | None:
     """Find the file of a rollout path and its state; None where nothing is there, or can be."""
     try:
-        plain = place_below(home, path)
+        return look(place_below(home, path))
     except RolloutError:
         return None
-    for place in (plain, f"{plain}.zst"):
+
+
+def look(place: str) -> tuple[str, os.stat_result] | None:
+    """Find a rollout by its absolute path, plain or compressed; None where none is there."""
+    for file in (place, f"{place}.zst"):
         try:
-            status = os.lstat(place)
+            status = os.lstat(file)
         except (OSError, ValueError):  # a name may also be too long, or impossible
             continue
         if stat.S_ISREG(status.st_mode):
-            return place, status
+            return file, status
     return None
 
 

@@ -11,13 +11,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from queue import Empty, LifoQueue
 from typing import Any, Self
 
 import apsw
 
 from rollbook.errors import DatabaseDamagedError, RollbookError
-from rollbook.forks import Gate, hold_during_fork, renew_after_fork
+from rollbook.forks import Gate, Slots, hold_during_fork, renew_after_fork
 from rollbook.store.engine import STATE, Schema
 from rollbook.store.sqlite_connections import ENGINE, Lent, SqliteConnections
 from rollbook.store.sqlite_errors import busy, read_only
@@ -53,10 +52,10 @@ class SqliteEngine:
         self._file = database_file(self._path, GIVE_UP_AFTER_S)
         self._write_lock = threading.Lock()
         self._entrance = threading.Lock()  # so that who waits for all readers gets to it
-        self._readers: LifoQueue[Lent] = LifoQueue()
-        self._reader_slots = threading.Semaphore(MAX_READERS)
+        self._readers: list[Lent] = []
+        self._reader_slots = Slots(MAX_READERS)
         self._connections = SqliteConnections(self._path, self._schema, self._file, GIVE_UP_AFTER_S)
-        self._held: list[threading.Lock | threading.Semaphore] = []
+        self._held: list[threading.Lock | Slots] = []
         self._is_open = False
         self._has_written = False
         self._writer: Lent | None = None
@@ -103,11 +102,6 @@ class SqliteEngine:
     @contextmanager
     def read(self) -> Iterator[SqliteTransaction]:
         """Lend a connection for reading."""
-        with self._reading() as lent:
-            yield SqliteTransaction(lent.connection)
-
-    @contextmanager
-    def _reading(self) -> Iterator[Lent]:
         with self._entrance:
             self._reader_slots.acquire()
         try:
@@ -115,7 +109,7 @@ class SqliteEngine:
                 lent = self._reader()
                 try:
                     with self._connections.told_of(lent.identity):
-                        yield lent
+                        yield SqliteTransaction(lent.connection, is_read_only=lent.is_read_only)
                 finally:
                     self._put_back(lent)
         finally:
@@ -133,8 +127,8 @@ class SqliteEngine:
 
     def is_read_only(self) -> bool:
         """Say whether the file can be read and not be written."""
-        with self._reading() as lent:
-            return lent.is_read_only
+        with self.read() as tx:
+            return tx.is_read_only
 
     def used_bytes(self) -> int:
         """Say how much of the file is in use."""
@@ -203,7 +197,7 @@ class SqliteEngine:
 
     def _hold(self) -> None:
         """Keep all threads out of SQLite, whose own locks a child would inherit locked."""
-        locks: list[threading.Lock | threading.Semaphore] = [self._write_lock, self._entrance]
+        locks: list[threading.Lock | Slots] = [self._write_lock, self._entrance]
         locks += [self._reader_slots] * MAX_READERS
         self._held = [lock for lock in locks if lock.acquire(timeout=FORK_WAITS_S)]
 
@@ -245,8 +239,8 @@ class SqliteEngine:
     def _reader(self) -> Lent:
         while True:
             try:
-                lent = self._readers.get_nowait()
-            except Empty:
+                lent = self._readers.pop()
+            except IndexError:
                 return self._connections.connect()
             if lent.identity == self._file.identity():
                 return lent
@@ -254,7 +248,7 @@ class SqliteEngine:
 
     def _put_back(self, lent: Lent) -> None:
         if self._file.keeps_connections and not lent.is_read_only:
-            self._readers.put(lent)
+            self._readers.append(lent)
         else:
             self._connections.drop(lent)
 
@@ -268,10 +262,10 @@ class SqliteEngine:
             raise busy(self._path, wait_s, who="this process")
         try:
             with self._connections.translated(), self._file.reading(writing=True):
-                connection = self._current_writer(deadline, begin=begin)
+                lent = self._current_writer(deadline, begin=begin)
                 try:
-                    with self._connections.told_of(self._file.identity()):
-                        yield connection
+                    with self._connections.told_of(lent.identity and lent.identity[:2]):
+                        yield lent.connection
                 finally:
                     self._file.release()
                     if not self._file.keeps_connections:
@@ -279,7 +273,7 @@ class SqliteEngine:
         finally:
             self._write_lock.release()
 
-    def _current_writer(self, deadline: float, *, begin: bool) -> apsw.Connection:
+    def _current_writer(self, deadline: float, *, begin: bool) -> Lent:
         """Get the writer of the file that is there, and keep that from being replaced."""
         while True:
             known, now = self._writer and self._writer.identity, self._file.parts()
@@ -300,7 +294,7 @@ class SqliteEngine:
                 self._connections.retry(partial(connection.execute, "BEGIN IMMEDIATE"), deadline)
             if self._file.pin():
                 if self._writer.identity == self._file.parts():
-                    return connection
+                    return self._writer
                 self._file.release()
             if begin:
                 connection.execute("ROLLBACK")

@@ -4,7 +4,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from itertools import count as count_from
 from pathlib import Path
@@ -317,30 +317,45 @@ class SqliteConnections:
         holders = holders_of(beside(self._path, "-shm"), WRITE_LOCK_BYTE, writing=True)
         return busy(self._path, waited_s, holders)
 
-    @contextmanager
-    def told_of(self, identity: Identity | None) -> Iterator[None]:
+    def told_of(self, identity: Identity | None) -> AbstractContextManager[None]:
         """Let an error that tells of damage say which file it was."""
-        try:
-            yield
-        except DatabaseDamagedError as error:
-            error.file = identity
-            raise
-        except (apsw.Error, UnicodeDecodeError) as error:
-            ours = as_ours(self._path, error, self._schema.damage_hint)
-            if not isinstance(ours, DatabaseDamagedError):
-                raise
-            ours.file = identity
-            raise ours from error
+        return _Told(self._of_damage, identity)
 
-    @contextmanager
-    def translated(self) -> Iterator[None]:
+    def translated(self) -> AbstractContextManager[None]:
         """Let the driver's errors be ours."""
-        try:
-            yield
-        except BUSY as error:
+        return _Told(self._as_ours)
+
+    def _of_damage(self, error: BaseException, identity: Identity | None) -> None:
+        if isinstance(error, DatabaseDamagedError):
+            error.file = identity
+        elif isinstance(error, apsw.Error | UnicodeDecodeError):
+            ours = as_ours(self._path, error, self._schema.damage_hint)
+            if isinstance(ours, DatabaseDamagedError):
+                ours.file = identity
+                raise ours from error
+
+    def _as_ours(self, error: BaseException) -> None:
+        if isinstance(error, BUSY):
             raise self._busy(BUSY_TIMEOUT_S) from error
-        except (apsw.Error, UnicodeDecodeError) as error:
+        if isinstance(error, apsw.Error | UnicodeDecodeError):
             raise as_ours(self._path, error, self._schema.damage_hint) from error
+
+
+class _Told:
+    """A context whose errors are told to a function first: every transaction is in some of them."""
+
+    __slots__ = ("_arguments", "_tell")
+
+    def __init__(self, tell: Callable[..., None], *arguments: object) -> None:
+        self._tell = tell
+        self._arguments = arguments
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if error is not None:
+            self._tell(error, *self._arguments)
 
 
 @cache

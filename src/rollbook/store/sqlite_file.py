@@ -100,17 +100,21 @@ class LocalFile:
         self.path = path
         self._give_up_after_s = give_up_after_s
         self._lock_path = beside(path, ".lock")
-        self._companions = [beside(path, end) for end in COMPANIONS[:2]]
+        self._companions = [str(beside(path, end)) for end in COMPANIONS[:2]]
+        self._parts = (str(path), *self._companions)
         self._pin: int | None = None
         self._presence: int | None = None
 
     def identity(self) -> Identity | None:
         """Say which file it is now."""
-        return _identity(self.path)
+        return _identity(self._parts[0])
 
     def parts(self) -> Identity:
         """Say which files belong to it now."""
-        return sum((_identity(path) or () for path in (self.path, *self._companions)), ())
+        found: Identity = ()
+        for path in self._parts:
+            found += _identity(path) or ()
+        return found
 
     def reading(self, *, writing: bool = False) -> AbstractContextManager[None]:
         """Surround a transaction: with nothing, as SQLite does it all."""
@@ -445,7 +449,7 @@ def beside(path: Path, end: str) -> Path:
     return path.with_name(path.name + end)
 
 
-def _identity(path: Path) -> Identity | None:
+def _identity(path: Path | str) -> Identity | None:
     try:
         status = os.stat(path)
     except OSError:

@@ -23,16 +23,19 @@ def _insertion(table: str, columns: tuple[str, ...], rows: int) -> str:
 class SqliteTransaction:
     """Statements on one connection."""
 
-    def __init__(self, connection: apsw.Connection) -> None:
+    __slots__ = ("_connection", "is_read_only")
+
+    def __init__(self, connection: apsw.Connection, *, is_read_only: bool = False) -> None:
         self._connection = connection
+        self.is_read_only = is_read_only
 
     def query(self, sql: str, parameters: Parameters = {}) -> list[Row]:
         """Run one statement and return all its rows."""
-        return list(self._connection.execute(sql, dict(parameters)))
+        return self._connection.execute(sql, parameters).fetchall()
 
     def execute(self, sql: str, parameters: Parameters = {}) -> None:
         """Run one statement for its effect."""
-        self._connection.execute(sql, dict(parameters)).fetchall()
+        self._connection.execute(sql, parameters).fetchall()
 
     def execute_many(self, sql: str, parameters: Iterable[Parameters]) -> None:
         """Run one statement once for each set of parameters."""
