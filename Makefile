@@ -5,13 +5,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 SAMPLE := build/sample-home
 
-.PHONY: help run test test-faults test-codex lint fix clean
+.PHONY: help run test test-faults test-codex bench lint fix clean
 
 help:
 	@echo "make run    install Rollbook into $(VENV), index your home and list its newest threads"
 	@echo "make test   install what tests need; lint, types, import rules, tests"
 	@echo "make test-faults  all the harm that make test does a share of: kills, damage, full disks"
 	@echo "make test-codex  have real releases of Codex (from npm) read what Rollbook has recorded"
+	@echo "make bench  measure speed, memory and size beside floors: one table, half an hour"
 	@echo "make lint   only lint, types and import rules"
 	@echo "make fix    format and mend what can be mended by machine"
 	@echo "make clean  remove all that these commands made"
@@ -37,6 +38,9 @@ test-faults: $(VENV)/.installed-test
 test-codex: $(VENV)/.installed-test
 	$(BIN)/pytest -m codex tests/codex
 
+bench: $(VENV)/.installed-bench
+	$(BIN)/python benchmarks/run.py
+
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -59,4 +63,8 @@ $(VENV)/.installed: $(VENV)/bin/python pyproject.toml
 
 $(VENV)/.installed-test: $(VENV)/bin/python pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-bench: $(VENV)/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	@touch $@ $(VENV)/.installed
