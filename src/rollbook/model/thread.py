@@ -122,12 +122,17 @@ class DynamicToolSpec(msgspec.Struct, frozen=True):
     namespace: str | None = None
 
 
+def is_thread_id(text: str) -> bool:
+    """Say whether a text is a thread id in its canonical form."""
+    return _CANONICAL_ID.fullmatch(text) is not None
+
+
 def parse_thread_id(text: str) -> str:
     """Bring a UUID in any usual form into the canonical lower-case hyphenated one.
 
     Errors: InvalidThreadIdError for anything else.  Source: behaviour.md 10.
     """
-    if _CANONICAL_ID.fullmatch(text):
+    if is_thread_id(text):
         return text
     if _LENIENT_ID.fullmatch(text):
         return str(uuid.UUID(text))

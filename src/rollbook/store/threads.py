@@ -5,16 +5,17 @@ is stored as it is.  The functions take the home's absolute path as text and giv
 """
 
 from collections.abc import Callable, Collection, Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from types import GenericAlias
 from typing import Any, get_type_hints
 
 import msgspec
+import stringzilla
 
-from rollbook.errors import DamagedRowError, InvalidThreadIdError
+from rollbook.errors import DamagedRowError
 from rollbook.model.paging import Anchor, SortKey, ThreadFilter
-from rollbook.model.thread import ThreadMetadata, clean_text, parse_thread_id
+from rollbook.model.thread import ThreadMetadata, clean_text, is_thread_id, parse_thread_id
 from rollbook.model.times import to_epoch, whole_seconds
 from rollbook.store.carry_over import readable_rows
 from rollbook.store.engine import Row, Transaction
@@ -159,11 +160,14 @@ def readable(tx: Transaction, home: str, damaged: Path) -> Iterator[ThreadMetada
 def _readable(
     rows: list[Row], home: str, on_damage: Callable[[DamagedRowError], None]
 ) -> Iterator[ThreadMetadata]:
-    for row in rows:
-        try:
-            yield _from_row(row, home)
-        except DamagedRowError as error:
-            on_damage(error)
+    try:
+        yield from _from_rows(rows, home)
+    except (OverflowError, ValueError):  # one of them
+        for row in rows:
+            try:
+                yield _from_row(row, home)
+            except DamagedRowError as error:
+                on_damage(error)
 
 
 def _place(anchor: Anchor | None) -> tuple[int, str] | None:
@@ -222,42 +226,47 @@ def _to_row(metadata: ThreadMetadata, home: str) -> dict[str, Any]:
     return row
 
 
-_PATH, _USER_EVENT, _ARCHIVED = map(
-    COLUMNS.index, ("rollout_path", "has_user_event", "archived_at")
-)
-_TIMES = tuple(map(COLUMNS.index, ("created_at", "updated_at", "recency_at")))
-_STORED_AS = {datetime: int, datetime | None: int | None, bool: int}
+_PATH = COLUMNS.index("rollout_path")
 _HINTS = get_type_hints(ThreadMetadata)
-_ROW_TYPE: Any = GenericAlias(
-    tuple, tuple(_STORED_AS.get(_HINTS[column], _HINTS[column]) for column in COLUMNS)
+_STORED_AS = {datetime: int, datetime | None: int | None, bool: int}
+# A row as it is stored, and as it is given: two looks of a C library cost less than one of ours.
+_Stored = msgspec.defstruct(
+    "_Stored", [(c, _STORED_AS.get(_HINTS[c], _HINTS[c])) for c in COLUMNS], array_like=True
 )
-
-_TEXTS = tuple(index for index, column in enumerate(COLUMNS) if _HINTS[column] in {str, str | None})
+_Given = msgspec.defstruct("_Given", [(c, _HINTS[c]) for c in COLUMNS], array_like=True)
+_STORED_ROWS, _GIVEN_ROWS = GenericAlias(list, (_Stored,)), GenericAlias(list, (_Given,))
+_NUL_IN_JSON = b"\\u0000"
 
 
 def _from_row(row: Row, home: str) -> ThreadMetadata:
     try:
-        values = list(msgspec.convert(row, _ROW_TYPE))
-        _checked_id(row)
-        for index in _TIMES:
-            values[index] = _time(values[index])
-        if values[_ARCHIVED] is not None:
-            values[_ARCHIVED] = _time(values[_ARCHIVED])
-    except (OverflowError, ValueError, OSError) as error:
+        return _from_rows([row], home)[0]
+    except (OverflowError, ValueError) as error:
         raise _damaged(row) from error
-    if any("\0" in values[index] for index in _TEXTS if values[index]):
-        raise _damaged(row)  # no NUL is ever stored
-    values[_PATH] = _absolute(values[_PATH], home)
-    values[_USER_EVENT] = bool(values[_USER_EVENT])
-    return ThreadMetadata(*values)
+
+
+def _from_rows(rows: list[Row], home: str) -> list[ThreadMetadata]:
+    """Make threads of rows.  Errors: ValueError or OverflowError for impossible values in any."""
+    stored = msgspec.convert(rows, _STORED_ROWS)
+    if not all(is_thread_id(row[0]) for row in rows):
+        raise ValueError("an id that is not in its canonical form")
+    if stringzilla.find(msgspec.json.encode(stored), _NUL_IN_JSON) >= 0 and _has_nul(rows):
+        raise ValueError("a NUL, which is never stored")
+    found = []
+    for given in msgspec.convert(rows, _GIVEN_ROWS, strict=False):
+        values = list(msgspec.structs.astuple(given))
+        values[_PATH] = _absolute(values[_PATH], home)
+        found.append(ThreadMetadata(*values))
+    return found
+
+
+def _has_nul(rows: list[Row]) -> bool:
+    return any("\0" in value for row in rows for value in row if isinstance(value, str))
 
 
 def _checked_id(row: Row) -> str:
-    try:
-        if parse_thread_id(row[0]) == row[0]:
-            return str(row[0])
-    except InvalidThreadIdError as error:
-        raise _damaged(row) from error
+    if isinstance(row[0], str) and is_thread_id(row[0]):
+        return row[0]
     raise _damaged(row)
 
 
@@ -268,10 +277,6 @@ def _damaged(row: Row) -> DamagedRowError:
         thread_id=thread_id,
         hint="run `rollbook sync --rebuild`",
     )
-
-
-def _time(seconds: int) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)
 
 
 def _relative(path: str, home: str) -> str:
