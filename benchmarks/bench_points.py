@@ -41,7 +41,7 @@ def measure(scale: Scale) -> Iterator[Figure]:
                 bare.pragma(*pragma.split(" = "))
             for name, operation in operations.named().items():
                 operation()
-                statements = _statements_of(state, operation)
+                statements = statements_of(state, operation)
                 bare_seconds, seconds = in_turns(
                     4 * scale.rounds, partial(_run, bare, statements), operation, calls=_CALLS
                 )
@@ -103,7 +103,7 @@ def _copy(state: StateRuntime, target: Path) -> Path:
     return target
 
 
-def _statements_of(state: StateRuntime, operation: Callable[[], object]) -> Statements:
+def statements_of(state: StateRuntime, operation: Callable[[], object]) -> Statements:
     """Note the statements that an operation runs, with their values."""
     noted: Statements = []
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import bench_backfill
 import bench_growth
+import bench_list
 import bench_points
 import bench_startup
 import bench_unchanged
@@ -60,7 +61,7 @@ def main() -> None:
 
 
 def _all(scale: Scale, points: list[Point]) -> Iterator[Figure]:
-    for bench in (bench_backfill, bench_unchanged, bench_points, bench_startup):
+    for bench in (bench_backfill, bench_unchanged, bench_list, bench_points, bench_startup):
         yield from bench.measure(scale)
     points.extend(bench_growth.points(scale))
     yield from bench_growth.figures_of(points)

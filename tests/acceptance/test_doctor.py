@@ -438,15 +438,28 @@ def test_a_directory_in_its_place_is_told(filled):
 
 def test_an_index_of_an_older_release_is_noted_and_brought_up_to_date(filled):
     database = filled / "rollbook" / "state.sqlite"
+    with StateRuntime.open(filled, backfill=False) as state:
+        threads = state.list_threads(100, allowed_sources=("cli", "exec")).items
+    orders = {"creation": "created_at", "update": "updated_at", "recency": "recency_at"}
     execute(
         database,
-        "ALTER TABLE rollout_files DROP COLUMN applied_size",
-        "ALTER TABLE rollout_files DROP COLUMN applied_boot",
-        "DELETE FROM schema_migrations WHERE version = 3",
+        *(f"DROP INDEX threads_by_{order}" for order in orders),
+        *(f"DROP INDEX threads_of_group_by_{order}" for order in orders),
+        "ALTER TABLE threads DROP COLUMN group_id",
+        "DROP TABLE thread_groups",
+        *(
+            f"CREATE INDEX threads_by_{order}"
+            f" ON threads (archived, {column} DESC, id DESC, has_user_event)"
+            for order, column in orders.items()
+        ),
+        "DELETE FROM schema_migrations WHERE version = 4",
     )
-    assert any("schema 2, which becomes 3" in text for text in statuses(filled)["note"])
+    assert any("schema 3, which becomes 4" in text for text in statuses(filled)["note"])
     repaired(filled)
     assert statuses(filled) == {}
+    with StateRuntime.open(filled, backfill=False) as state:
+        assert threads
+        assert state.list_threads(100, allowed_sources=("cli", "exec")).items == threads
 
 
 def test_a_write_ahead_log_that_is_too_large_is_brought_into_the_database(filled, monkeypatch):

@@ -7,16 +7,22 @@ SELECT 1 FROM threads WHERE id = :id
 -- ids_between: The ids of a range of texts, for shortened ids.
 SELECT id FROM threads WHERE id >= :low AND id < :high ORDER BY id LIMIT :n
 
+-- group: See to it that the combination of values that a thread is listed by is there.
+INSERT INTO thread_groups (archived, has_user_event, source, model_provider, cwd)
+VALUES (:archived, :has_user_event, :source, :model_provider, :cwd) ON CONFLICT DO NOTHING
+
 -- upsert: Insert a thread, or overwrite every column of it.
-INSERT INTO threads ({columns}, archived)
-VALUES ({values}, :archived)
-ON CONFLICT (id) DO UPDATE SET {assignments}, archived = excluded.archived
+INSERT INTO threads ({columns}, archived, group_id)
+VALUES ({values}, :archived, {group})
+ON CONFLICT (id) DO UPDATE
+SET {assignments}, archived = excluded.archived, group_id = excluded.group_id
 
 -- upsert_folded: The same, with what its fold remembers.
-INSERT INTO threads ({columns}, archived, fold_state)
-VALUES ({values}, :archived, :fold_state)
+INSERT INTO threads ({columns}, archived, group_id, fold_state)
+VALUES ({values}, :archived, {group}, :fold_state)
 ON CONFLICT (id) DO UPDATE
-SET {assignments}, archived = excluded.archived, fold_state = excluded.fold_state
+SET {assignments}, archived = excluded.archived, group_id = excluded.group_id,
+    fold_state = excluded.fold_state
 
 -- delete: Remove a thread; its tools go with it.
 DELETE FROM threads WHERE id = :id

@@ -1,0 +1,151 @@
+"""Time pages of 50 threads beside bare apsw: three sizes, every order, every combination of filters.
+
+    python benchmarks/bench_list.py [--directory build/bench] [--factor 1] [--rounds 7]
+
+The floor runs the statements of the same call, with the same values, on a bare connection. Each size
+has 40 directories that many threads have and 5,000 that few have, four sources, three providers, two
+in a hundred archived and five silent, and one thread with a source, provider and directory of its own.
+"""
+
+import random
+import statistics
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import apsw
+from bench_points import Statements, statements_of
+from figures import Figure, Goal, Scale, in_turns, run_alone
+from homes import small_id
+
+from rollbook import Anchor, SortKey, StateRuntime, ThreadMetadata, ThreadsPage
+from rollbook.store import threads
+from rollbook.testing import make_thread
+
+_SIZES = (1_000, 100_000, 1_000_000)
+_PAGE = 50
+_DEEP = 10_000  # pages
+_BATCH = 5_000
+_START = datetime(2026, 1, 1, tzinfo=UTC)
+_RARE = "of-one-thread"
+_FILTERS: dict[str, tuple[Any, ...]] = {
+    "allowed_sources": ((), ("cli",), ("exec", "mcp"), (_RARE,)),
+    "model_providers": (None, ("openai",), ("local",), (_RARE,)),
+    "cwd": (None, "/home/dev/project-7", "/home/dev/small-77", _RARE),
+    "archived_only": (False, True),
+    "include_silent": (False, True),
+}
+
+
+def measure(scale: Scale) -> Iterator[Figure]:
+    """Per size: the median full page, the worst of them, and what a page costs that is not full."""
+    slowest, fastest = 0.0, float("inf")
+    for size in map(scale.of, _SIZES):
+        with _filled(scale, size) as state:
+            bare = apsw.Connection(state.database)
+            full: list[tuple[float, float]] = []
+            rest: list[float] = []
+            for action in _pages(state, size):
+                is_full = len(action().items) == _PAGE
+                statements = statements_of(state, action)
+                floor, ours = in_turns(5, partial(_fetch, bare, statements), action, calls=3)
+                if is_full:
+                    full.append((floor, ours))
+                else:
+                    rest.append(ours)
+            floors, times = zip(*full, strict=True)
+            slowest, fastest = max(slowest, *times), min(fastest, *times)
+            worst = max(full, key=lambda pair: pair[1] / pair[0])
+            name = f"page of {_PAGE} of {size:,}"
+            yield _figure(
+                f"{name}, median of {len(full)} kinds",
+                1e6 * statistics.median(times),
+                1e6 * statistics.median(floors),
+            )
+            yield _figure(f"{name}, worst ratio", 1e6 * worst[1], 1e6 * worst[0])
+            yield Figure(
+                area="list",
+                name=f"of {size:,}, slowest of {len(rest)} kinds with fewer",
+                value=1e6 * max(rest),
+                unit="µs",
+            )
+    yield Figure(
+        area="list",
+        name="slowest full page of all",
+        value=1e6 * slowest,
+        unit="µs",
+        floor="the fastest",
+        floor_value=1e6 * fastest,
+        goal=Goal.TIMES,
+        limit=3.0,
+    )
+
+
+def _figure(name: str, value: float, floor: float) -> Figure:
+    return Figure(
+        area="list",
+        name=name,
+        value=value,
+        unit="µs",
+        floor="apsw, the same SQL",
+        floor_value=floor,
+        goal=Goal.TIMES,
+        limit=2.0,
+    )
+
+
+def _fetch(bare: apsw.Connection, statements: Statements) -> None:
+    for sql, values in statements:
+        bare.execute(sql, values).fetchall()
+
+
+def _pages(state: StateRuntime, size: int) -> Iterator[Callable[[], ThreadsPage]]:
+    deep = Anchor(
+        _START + timedelta(minutes=size - _PAGE * min(_DEEP, size // _PAGE // 2)), small_id(0)
+    )
+    for sort_key, anchor, *chosen in product(SortKey, (None, deep), *_FILTERS.values()):
+        filters = dict(zip(_FILTERS, chosen, strict=True))
+        yield partial(state.list_threads, _PAGE, anchor, sort_key, **filters)
+
+
+def _filled(scale: Scale, size: int) -> StateRuntime:
+    home = scale.directory / f"listed-{size}"
+    (home / "sessions").mkdir(parents=True, exist_ok=True)
+    state = StateRuntime.open(home, backfill=False)
+    if not (home / "complete").exists():
+        state.sync()  # of nothing yet: so the home counts as compared
+        rng = random.Random(size)
+        for start in range(0, size, _BATCH):
+            with state._engine.write() as tx:
+                for number in range(start, min(start + _BATCH, size)):
+                    threads.upsert(tx, str(home), _thread(home, rng, number, size))
+        (home / "complete").touch()
+    return state
+
+
+def _thread(home: Path, rng: random.Random, number: int, size: int) -> ThreadMetadata:
+    created = _START + timedelta(minutes=number)
+    directory = f"project-{rng.randrange(40)}"
+    if rng.random() < 0.1:
+        directory = f"small-{rng.randrange(5_000)}"
+    is_rare = number == size // 3
+    return make_thread(
+        home,
+        id=small_id(rng.getrandbits(32)) if number else small_id(0),
+        created_at=created,
+        updated_at=created + timedelta(minutes=rng.randrange(100_000)),
+        recency_at=created + timedelta(minutes=rng.randrange(100_000)),
+        source=_RARE if is_rare else rng.choice(["cli", "vscode", "exec", "mcp"]),
+        model_provider=_RARE if is_rare else rng.choice(["openai", "openai", "azure", "local"]),
+        cwd=_RARE if is_rare else f"/home/dev/{directory}",
+        title="what the person wrote first, about " + "so long " * rng.randrange(20),
+        has_user_event=rng.random() > 0.05,
+        archived_at=created if rng.random() < 0.02 else None,
+    )
+
+
+if __name__ == "__main__":
+    run_alone(measure, __doc__)
