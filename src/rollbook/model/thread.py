@@ -19,6 +19,8 @@ from rollbook.model.times import whole_seconds
 DEFAULT_SANDBOX_POLICY = '{"type":"read-only"}'
 DEFAULT_APPROVAL_MODE = "on-request"
 _CANONICAL_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
+_CANONICAL_IDS = re.compile(rf"(?:{_CANONICAL_ID.pattern} )*", re.ASCII)
+_ID_AND_SPACE = 37
 # What a lenient parser takes. uuid.UUID alone takes more: whatever int() reads as a number.
 _LENIENT_ID = re.compile(
     r"[0-9a-f]{32}|(urn:uuid:)?(\{)?[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?(2)\})",
@@ -122,9 +124,10 @@ class DynamicToolSpec(msgspec.Struct, frozen=True):
     namespace: str | None = None
 
 
-def is_thread_id(text: str) -> bool:
-    """Say whether a text is a thread id in its canonical form."""
-    return _CANONICAL_ID.fullmatch(text) is not None
+def are_thread_ids(texts: list[str]) -> bool:
+    """Say whether all of some texts are thread ids in their canonical form."""
+    joined = " ".join([*texts, ""])
+    return len(joined) == _ID_AND_SPACE * len(texts) and bool(_CANONICAL_IDS.fullmatch(joined))
 
 
 def parse_thread_id(text: str) -> str:
@@ -132,7 +135,7 @@ def parse_thread_id(text: str) -> str:
 
     Errors: InvalidThreadIdError for anything else.  Source: behaviour.md 10.
     """
-    if is_thread_id(text):
+    if _CANONICAL_ID.fullmatch(text):
         return text
     if _LENIENT_ID.fullmatch(text):
         return str(uuid.UUID(text))

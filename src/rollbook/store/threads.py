@@ -17,7 +17,7 @@ import stringzilla
 
 from rollbook.errors import DamagedRowError
 from rollbook.model.paging import Anchor, SortKey, ThreadFilter
-from rollbook.model.thread import ThreadMetadata, clean_text, is_thread_id, parse_thread_id
+from rollbook.model.thread import ThreadMetadata, are_thread_ids, clean_text, parse_thread_id
 from rollbook.model.times import to_epoch, whole_seconds
 from rollbook.store.carry_over import readable_rows
 from rollbook.store.engine import Row, Transaction
@@ -169,15 +169,17 @@ def readable(tx: Transaction, home: str, damaged: Path) -> Iterator[ThreadMetada
 
 def _readable(
     rows: list[Row], home: str, on_damage: Callable[[DamagedRowError], None]
-) -> Iterator[ThreadMetadata]:
+) -> list[ThreadMetadata]:
     try:
-        yield from _from_rows(rows, home)
+        return _from_rows(rows, home)
     except (OverflowError, ValueError):  # one of them
+        found = []
         for row in rows:
             try:
-                yield _from_row(row, home)
+                found.append(_from_row(row, home))
             except DamagedRowError as error:
                 on_damage(error)
+        return found
 
 
 def _place(anchor: Anchor | None) -> _Place | None:
@@ -347,14 +349,15 @@ def _from_row(row: Row, home: str) -> ThreadMetadata:
 def _from_rows(rows: list[Row], home: str) -> list[ThreadMetadata]:
     """Make threads of rows.  Errors: ValueError or OverflowError for impossible values in any."""
     stored = msgspec.convert(rows, _STORED_ROWS)
-    if not all(is_thread_id(row[0]) for row in rows):
+    if not are_thread_ids([row[0] for row in rows]):
         raise ValueError("an id that is not in its canonical form")
     if stringzilla.find(msgspec.json.encode(stored), _NUL_IN_JSON) >= 0 and _has_nul(rows):
         raise ValueError("a NUL, which is never stored")
     found = []
     for given in msgspec.convert(rows, _GIVEN_ROWS, strict=False):
         values = list(msgspec.structs.astuple(given))
-        values[_PATH] = _absolute(values[_PATH], home)
+        if not values[_PATH].startswith("/"):
+            values[_PATH] = f"{home}/{values[_PATH]}"
         found.append(ThreadMetadata(*values))
     return found
 
@@ -364,7 +367,7 @@ def _has_nul(rows: list[Row]) -> bool:
 
 
 def _checked_id(row: Row) -> str:
-    if isinstance(row[0], str) and is_thread_id(row[0]):
+    if isinstance(row[0], str) and are_thread_ids([row[0]]):
         return row[0]
     raise _damaged(row)
 
