@@ -274,6 +274,7 @@ class StateRuntime:
     ) -> ThreadsPage:
         """List threads, newest first: at most ``page_size`` of them, strictly after ``anchor``.
 
+        Of titles and previews, a list has the first 300 characters: look a thread up for the rest.
         ``next_anchor`` is None on the last page; a page of size 0 is empty and has none.  Empty
         sources or providers don't restrict.  ``archived_only`` selects archived threads when true
         and unarchived ones when false.  ``cwd`` is compared for equality, ``title_contains`` is

@@ -447,6 +447,8 @@ def test_an_index_of_an_older_release_is_noted_and_brought_up_to_date(filled):
         *(f"DROP INDEX threads_of_group_by_{order}" for order in orders),
         "ALTER TABLE threads DROP COLUMN group_id",
         "DROP TABLE thread_groups",
+        "DROP TABLE thread_texts",
+        f"UPDATE threads SET title = printf('%.*c', 1000, 'x') WHERE id = '{threads[0].id}'",
         *(
             f"CREATE INDEX threads_by_{order}"
             f" ON threads (archived, {column} DESC, id DESC, has_user_event)"
@@ -458,8 +460,10 @@ def test_an_index_of_an_older_release_is_noted_and_brought_up_to_date(filled):
     repaired(filled)
     assert statuses(filled) == {}
     with StateRuntime.open(filled, backfill=False) as state:
-        assert threads
-        assert state.list_threads(100, allowed_sources=("cli", "exec")).items == threads
+        first, *others = state.list_threads(100, allowed_sources=("cli", "exec")).items
+        assert others == threads[1:]
+        assert first.title == "x" * 300
+        assert state.get_thread(first.id).title == "x" * 1000
 
 
 def test_a_write_ahead_log_that_is_too_large_is_brought_into_the_database(filled, monkeypatch):

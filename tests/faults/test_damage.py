@@ -288,11 +288,12 @@ def test_a_damaged_database_is_named_by_time_and_cause_and_few_are_kept(filled, 
     assert [kept[-1].name in record.getMessage() for record in caplog.records][-1]
 
 
-def test_threads_that_no_rollout_stands_for_outlast_the_damage(filled, vandal):
+@pytest.mark.parametrize("title", ["Known to the database alone", "Known to the database " * 900])
+def test_threads_that_no_rollout_stands_for_outlast_the_damage(filled, vandal, title):
     home, ids, truth = filled
     database = home / "rollbook" / "state.sqlite"
     with StateRuntime.open(home, default_provider="mock", backfill=False) as state:
-        lonely = make_thread(home, title="Known to the database alone")
+        lonely = make_thread(home, title=title)
         state.upsert_thread(lonely)
     vandal(database, "write", 0, bytes(100).hex())
     with StateRuntime.open(home, default_provider="mock", backfill=False) as state:

@@ -102,13 +102,22 @@ class Watch:
 
 
 def locks_below(home: Path) -> list[str]:
-    """The locks of the kernel's, of any process, on what is below a directory, and on itself."""
-    inodes = set()
+    """The locks of the kernel's, of any process, on what is below a directory, and on itself.
+
+    Only of what is there before and after: the number of a file that goes may be another's then.
+    """
+    before = inodes_below(home)
+    lines = Path("/proc/locks").read_text("ascii").splitlines()
+    stayed = {inode for inode, path in inodes_below(home).items() if before.get(inode) == path}
+    return [line for line in lines if line.split()[-3].rpartition(":")[2] in stayed]
+
+
+def inodes_below(home: Path) -> dict[str, Path]:
+    found = {}
     for path in (home, *home.rglob("*")):
         with suppress(FileNotFoundError):  # lock files come and go
-            inodes.add(str(path.stat().st_ino))
-    lines = Path("/proc/locks").read_text("ascii").splitlines()
-    return [line for line in lines if line.split()[-3].rpartition(":")[2] in inodes]
+            found[str(path.stat().st_ino)] = path
+    return found
 
 
 def index_and_log(state: StateRuntime, ids: list[str], look: Callable[[str], None]) -> None:

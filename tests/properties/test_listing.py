@@ -13,6 +13,7 @@ from rollbook import Anchor, SortKey, StateRuntime, ThreadMetadata
 from rollbook.store import threads as store
 from rollbook.testing import make_thread
 
+SHOWN = store.SHOWN_CHARACTERS
 START = datetime(2026, 1, 1, tzinfo=UTC)
 TEXTS = ["cli", "exec", "a%b", "a_b", "A_B", "ż", ""]
 TIMES = {
@@ -30,7 +31,9 @@ threads = st.fixed_dictionaries(
         "source": st.sampled_from(TEXTS),
         "model_provider": st.sampled_from(TEXTS),
         "cwd": st.sampled_from(TEXTS),
-        "title": st.sampled_from(["Find the bug", "find THE way", "ŻÓŁW", "x" * 5_000, ""]),
+        "title": st.sampled_from(
+            ["Find the bug", "find THE way", "ŻÓŁW", "x" * 5_000, "y" * 400 + "the", ""]
+        ),
         "has_user_event": st.booleans(),
         "archived_at": st.one_of(st.none(), times),
     }
@@ -94,6 +97,7 @@ def test_pages_give_what_looking_at_every_thread_gives(
         thread = make_thread(shared.codex_home, id=thread_id(number), **values)
         shared.upsert_thread(thread)
         by_id[thread.id] = thread
+        assert shared.get_thread(thread.id).title == thread.title
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(store, "_FEW_GROUPS", bounds[0])
         patch.setattr(store, "_PROBED", bounds[1])
@@ -109,6 +113,7 @@ def test_pages_give_what_looking_at_every_thread_gives(
                 if anchor is None:
                     break
             assert [thread.id for thread in found] == [thread.id for thread in expected]
+            assert [t.title for t in found] == [t.title[:SHOWN] for t in expected]
             ids = shared.list_thread_ids(100, None, sort_key, **each)
             assert ids == [thread.id for thread in expected]
 

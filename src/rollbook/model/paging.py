@@ -48,6 +48,8 @@ class ThreadFilter(msgspec.Struct, frozen=True, kw_only=True):
 class ThreadsPage(msgspec.Struct, frozen=True):
     """One page of threads.
 
+    Of ``title`` and ``preview``, ``items`` have the first 300 characters; whoever looks a thread up
+    gets them whole.
     ``next_anchor`` is None on the last page.  ``num_scanned_rows`` counts the rows read, the one
     that shows whether there is more included (behaviour.md 73).
     """

@@ -36,6 +36,7 @@ _STATEMENTS = {
     )
     for name, sql in load("threads.sql").items()
 }
+SHOWN_CHARACTERS = 300  # of a title and a preview, in a list; migrations know it, too
 _Place = tuple[int, str]  # time and id
 _FEW_GROUPS = 32  # to merge so many takes no longer than one statement
 _PROBED = 4_000  # index entries, a third of a millisecond
@@ -52,7 +53,14 @@ def get(tx: Transaction, home: str, thread_id: str) -> ThreadMetadata | None:
     Errors: DamagedRowError for a row with impossible values (behaviour.md 15).
     """
     rows = tx.query(_STATEMENTS["get"], {"id": thread_id})
-    return _from_row(rows[0], home) if rows else None
+    if not rows:
+        return None
+    thread = _from_row(rows[0], home)
+    if max(len(thread.title), len(thread.preview)) < SHOWN_CHARACTERS:
+        return thread
+    for title, preview in tx.query(_STATEMENTS["texts"], {"id": thread_id}):
+        thread = msgspec.structs.replace(thread, title=title, preview=preview)
+    return thread
 
 
 def exists(tx: Transaction, thread_id: str) -> bool:
@@ -80,11 +88,20 @@ def upsert(
     With a ``fold_state``, also what its fold remembers, which else stays as it is.
     """
     row = _to_row(metadata, home)
+    whole = {"id": row["id"], "title": row["title"], "preview": row["preview"]}
+    is_long = max(len(whole["title"]), len(whole["preview"])) > SHOWN_CHARACTERS
+    if is_long:
+        row["title"] = whole["title"][:SHOWN_CHARACTERS]
+        row["preview"] = whole["preview"][:SHOWN_CHARACTERS]
     tx.execute(_STATEMENTS["group"], {column: row[column] for column in _GROUPED_BY})
     if fold_state is None:
         tx.execute(_STATEMENTS["upsert"], row)
     else:
         tx.execute(_STATEMENTS["upsert_folded"], row | {"fold_state": fold_state})
+    if is_long:
+        tx.execute(_STATEMENTS["keep_texts"], whole)
+    else:
+        tx.execute(_STATEMENTS["forget_texts"], {"id": row["id"]})
 
 
 def fold_state(tx: Transaction, thread_id: str) -> str:
@@ -160,7 +177,10 @@ def without_rollout_file(tx: Transaction, home: str) -> list[tuple[str, str]]:
 
 def readable(tx: Transaction, home: str, damaged: Path) -> Iterator[ThreadMetadata]:
     """Read the threads that can be read in a damaged SQLite file, which must be out of use."""
+    texts = {row["thread_id"]: row for row in readable_rows(tx, "thread_texts", damaged)}
     for row in readable_rows(tx, "threads", damaged):
+        whole = texts.get(row["id"], row)
+        row |= {"title": whole["title"], "preview": whole["preview"]}
         try:
             yield _from_row(tuple(row[column] for column in COLUMNS), home)
         except DamagedRowError:
@@ -226,9 +246,8 @@ class _Walk:
         self._all = ["archived = :archived"]
         if not threads.include_silent:
             self._all.append("has_user_event = 1")
-        self._title: list[str] = []
+        self._seeks_title = bool(threads.title_contains)
         if threads.title_contains:
-            self._title = [tx.contains("title", "title")]
             self._parameters["title"] = clean_text(threads.title_contains)
         self._groups: list[str] = []
         for column, values in (
@@ -256,8 +275,21 @@ class _Walk:
 
     def along_all(self, columns: str, limit: int, after: _Place | None) -> list[Row]:
         """Walk along all threads that are archived, or that are not."""
-        where = [*self._all, *self._title]
+        where = [*self._all, *self._titled("threads")]
         return self._tx.query(*self._ordered(columns, where, limit, after))
+
+    def _titled(self, place: str) -> list[str]:
+        """Build the condition on the title, which is elsewhere, too, where it is long."""
+        if not self._seeks_title:
+            return []
+        shown = self._tx.contains(f"{place}.title", "title")
+        whole = self._tx.contains("thread_texts.title", "title")
+        return [
+            (
+                f"({shown} OR length({place}.title) = {SHOWN_CHARACTERS} AND EXISTS"
+                f" (SELECT 1 FROM thread_texts WHERE thread_texts.thread_id = {place}.id AND {whole}))"
+            )
+        ]
 
     def _found_groups(self, most: int) -> list[int]:
         """Find the groups of the threads that are let through, all of them where most is -1."""
@@ -268,12 +300,12 @@ class _Walk:
 
     def _among_next(self, limit: int, after: _Place | None) -> tuple[list[_Place], bool]:
         """Find those that are let through among the next of all; says whether that were all."""
-        columns = f"{self._sort}, id, group_id" + (", title" if self._title else "")
+        columns = f"{self._sort}, id, group_id" + (", title" if self._seeks_title else "")
         sql, parameters = self._ordered(columns, self._all, _PROBED, after)
         places = self._tx.query(
             f"SELECT {self._sort}, next.id FROM ({sql}) AS next"
             " JOIN thread_groups ON thread_groups.id = next.group_id"
-            f" WHERE {' AND '.join(self._groups + self._title)} LIMIT :limit",
+            f" WHERE {' AND '.join(self._groups + self._titled('next'))} LIMIT :limit",
             parameters | {"limit": limit},
         )
         if len(places) == limit:
@@ -284,7 +316,7 @@ class _Walk:
     def _merged(self, groups: list[int], limit: int, after: _Place | None) -> Iterator[_Place]:
         """Merge the threads of groups, each read on only as far as it is needed."""
         at_once = 2 * limit // max(len(groups), 1) + 4
-        where = ["group_id = :group", *self._title]
+        where = ["group_id = :group", *self._titled("threads")]
         first = self._ordered(f"{self._sort}, id", where, at_once, after)
         more = self._ordered(f"{self._sort}, id", where, at_once, (0, ""))[0]
 

@@ -24,6 +24,16 @@ ON CONFLICT (id) DO UPDATE
 SET {assignments}, archived = excluded.archived, group_id = excluded.group_id,
     fold_state = excluded.fold_state
 
+-- texts: What the person wrote first, whole.
+SELECT title, preview FROM thread_texts WHERE thread_id = :id
+
+-- keep_texts: Keep that whole.
+INSERT INTO thread_texts (thread_id, title, preview) VALUES (:id, :title, :preview)
+ON CONFLICT (thread_id) DO UPDATE SET title = excluded.title, preview = excluded.preview
+
+-- forget_texts: It is short now.
+DELETE FROM thread_texts WHERE thread_id = :id
+
 -- delete: Remove a thread; its tools go with it.
 DELETE FROM threads WHERE id = :id
 

@@ -43,3 +43,16 @@ CREATE INDEX threads_by_recency
 CREATE INDEX threads_of_group_by_creation ON threads (group_id, created_at DESC, id DESC);
 CREATE INDEX threads_of_group_by_update ON threads (group_id, updated_at DESC, id DESC);
 CREATE INDEX threads_of_group_by_recency ON threads (group_id, recency_at DESC, id DESC);
+
+-- What the person wrote first, whole, where it is longer than what a list shows of it: a list must not
+-- read through a megabyte of text to get at what stands behind it.
+CREATE TABLE thread_texts (
+    thread_id TEXT NOT NULL PRIMARY KEY REFERENCES threads (id) ON DELETE CASCADE,
+    title TEXT NOT NULL,
+    preview TEXT NOT NULL
+) STRICT;
+
+INSERT INTO thread_texts (thread_id, title, preview)
+SELECT id, title, preview FROM threads WHERE length(title) > 300 OR length(preview) > 300;
+UPDATE threads SET title = substr(title, 1, 300), preview = substr(preview, 1, 300)
+WHERE length(title) > 300 OR length(preview) > 300;
