@@ -9,6 +9,7 @@ in a hundred archived and five silent, and one thread with a source, provider an
 
 import random
 import statistics
+import tempfile
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -82,6 +83,33 @@ def measure(scale: Scale) -> Iterator[Figure]:
         goal=Goal.TIMES,
         limit=3.0,
     )
+    yield from _long_titles(scale)
+
+
+def _long_titles(scale: Scale) -> Iterator[Figure]:
+    """A page of threads whose first messages have 100,000 characters, beside short ones."""
+    taken = []
+    with tempfile.TemporaryDirectory(dir=scale.directory) as directory:
+        for characters in (300, 100_000):
+            home = Path(directory) / str(characters)
+            (home / "sessions").mkdir(parents=True)
+            with StateRuntime.open(home, backfill=False) as state:
+                state.sync()
+                for number in range(1_000):
+                    thread = make_thread(home, id=small_id(number), title="x" * characters)
+                    state.upsert_thread(thread)
+                action = partial(state.list_threads, _PAGE)
+                taken += in_turns(5 * scale.rounds, action, calls=10)
+    yield Figure(
+        area="list",
+        name=f"page of {_PAGE}, titles of 100,000 characters",
+        value=1e6 * taken[1],
+        unit="µs",
+        floor="titles of 300",
+        floor_value=1e6 * taken[0],
+        goal=Goal.TIMES,
+        limit=1.2,
+    )
 
 
 def _figure(name: str, value: float, floor: float) -> Figure:
@@ -122,6 +150,7 @@ def _filled(scale: Scale, size: int) -> StateRuntime:
             with state._engine.write() as tx:
                 for number in range(start, min(start + _BATCH, size)):
                     threads.upsert(tx, str(home), _thread(home, rng, number, size))
+        state._engine.settle()
         (home / "complete").touch()
     return state
 
