@@ -33,7 +33,7 @@ def read(content: bytes) -> None:
         try:
             for item in scan:
                 thread.take(item)
-                scan.is_settled = thread.is_settled
+                scan.is_settled, scan.own_from = thread.is_settled, thread.own_from
                 items.append(item)
         except DeceptiveLineError:
             assert not everything

@@ -43,7 +43,7 @@ def scanned(content: bytes, thread_id: str = THREAD) -> tuple[Scan, tuple]:
         with contextlib.suppress(DeceptiveLineError):
             for item in scan:
                 thread.take(item)
-                scan.is_settled = thread.is_settled
+                scan.is_settled, scan.own_from = thread.is_settled, thread.own_from
             break
     return scan, (thread.metadata, thread.state, thread.tools)
 

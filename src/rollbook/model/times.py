@@ -41,6 +41,8 @@ def to_epoch(time: datetime) -> int:
 
 def whole_seconds(time: datetime) -> datetime:
     """Convert to UTC and drop the fraction of a second; a naive time is taken as UTC."""
+    if time.tzinfo is UTC and not time.microsecond:
+        return time
     aware = time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
     return aware.replace(microsecond=0)
 

@@ -1,6 +1,7 @@
 """One rollout file, or the part of it that is new, folded into what it says of its thread."""
 
 import hashlib
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -162,12 +163,10 @@ def _can_resume(stream: RawIOBase, file: RolloutFile, point: FoldPoint) -> bool:
 
 
 def _digest(stream: RawIOBase, offset: int) -> bytes:
-    digest = hashlib.blake2b(digest_size=16)
-    stream.seek(0)
-    digest.update(stream.read(min(_DIGEST_WINDOW, offset)))
-    stream.seek(max(0, offset - _DIGEST_WINDOW))
-    digest.update(stream.read(min(_DIGEST_WINDOW, offset)))
-    return digest.digest()
+    size = min(_DIGEST_WINDOW, offset)
+    first = os.pread(stream.fileno(), size, 0)
+    last = os.pread(stream.fileno(), size, offset - size)
+    return hashlib.blake2b(first + last, digest_size=16).digest()
 
 
 def _exactly(read: Callable[..., Extraction]) -> Extraction:
@@ -232,7 +231,7 @@ def _fold_on(
     stream.seek(point.bytes_folded)
     scan = Scan(stream, point.bytes_folded, everything=everything)
     thread = ThreadFold(metadata, point.state, default_provider)
-    scan.is_settled = thread.is_settled
+    scan.is_settled, scan.own_from = thread.is_settled, thread.own_from
     return _fold_items(thread, scan, scan, stream, file, point)
 
 
@@ -246,7 +245,7 @@ def _fold_items(
 ) -> Extraction:
     for item in items:
         thread.take(item)
-        scan.is_settled = thread.is_settled
+        scan.is_settled, scan.own_from = thread.is_settled, thread.own_from
     digest = b"" if file.compressed else _digest(stream, scan.offset)
     read = file.size if file.compressed else scan.offset - (start.bytes_folded if start else 0)
     outcome = ExtractionOutcome(

@@ -32,6 +32,18 @@ _OF_META = (
 )
 _OF_CONTEXT = (("cwd", "cwd"), ("model", "model"))
 _OF_SETTINGS = (*_OF_CONTEXT, ("model_provider_id", "model_provider"))
+_OF_USAGE = (
+    ("total_tokens", "tokens_used"),
+    *(
+        (key, key)
+        for key in (
+            "input_tokens",
+            "cached_input_tokens",
+            "output_tokens",
+            "reasoning_output_tokens",
+        )
+    ),
+)
 _KINDS_INSIDE = ("event_msg", "response_item")
 _MAX_TIMES = 256
 
@@ -80,6 +92,7 @@ class ThreadFold:
         self._before = metadata
         self._default_provider = default_provider
         self._changes: dict[str, Any] = {}
+        self._usage: Mapping[str, Any] = {}
         self._times: list[str] = []  # of records of turns; the last that is a time counts
         self._title = metadata.title
         self._has_user_event = metadata.has_user_event
@@ -93,6 +106,8 @@ class ThreadFold:
     def metadata(self) -> ThreadMetadata:
         """The thread as it is known now."""
         changes = dict(self._changes)
+        if self._usage:
+            changes |= {field: _count(self._usage, key) for key, field in _OF_USAGE}
         self._keep_last_time()
         if self._times:
             changes["recency_at"] = parse_time(self._times[0])
@@ -124,12 +139,17 @@ class ThreadFold:
         """Whether nothing that anybody says from now on can change anything but the recency."""
         return self._has_title and not self._title_is_tentative and self._has_user_event
 
+    @property
+    def own_from(self) -> int:
+        """From which ordinal on the records are the thread's own."""
+        return self._own_from
+
     def take(self, item: RolloutItem) -> None:
         """Take one record in.
 
         Source: behaviour.md 38 to 58; line types of later releases as the corpus shows them.
         """
-        if item.ordinal is not None and 0 <= item.ordinal < self._own_from:
+        if is_copied(item.ordinal, self._own_from):
             return
         kind = item.kind if item.type in _KINDS_INSIDE else ""
         handler = self._handlers.get((item.type, kind))
@@ -222,13 +242,7 @@ class ThreadFold:
         self._title_is_tentative = False
         usage = total_usage(payload)
         if "total_tokens" in usage:
-            self._changes |= {
-                "tokens_used": _count(usage, "total_tokens"),
-                "input_tokens": _count(usage, "input_tokens"),
-                "cached_input_tokens": _count(usage, "cached_input_tokens"),
-                "output_tokens": _count(usage, "output_tokens"),
-                "reasoning_output_tokens": _count(usage, "reasoning_output_tokens"),
-            }
+            self._usage = usage
 
     _handlers: ClassVar[Mapping[tuple[str, str], _Handler]] = {
         ("session_meta", ""): _session_meta,
@@ -241,6 +255,11 @@ class ThreadFold:
         ("event_msg", "thread_settings_applied"): _thread_settings,
         ("event_msg", "thread_name_updated"): _thread_name,
     }
+
+
+def is_copied(ordinal: int | None, own_from: int) -> bool:
+    """Say whether a record was copied from the parent of a sub-agent and says nothing of this thread."""
+    return ordinal is not None and 0 <= ordinal < own_from
 
 
 def outdoes_earlier(item: RolloutItem) -> bool:

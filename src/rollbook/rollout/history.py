@@ -84,6 +84,11 @@ class _Beginning:
         self._left -= read
         return read
 
+    def read(self, size: int) -> bytes:
+        block = self._stream.read(min(size, self._left)) or b""
+        self._left -= len(block)
+        return block
+
 
 def as_legacy(items: Iterable[RolloutItem]) -> Iterator[RolloutItem]:
     """Give the records of a thread in the form that releases without ordinals write, too.

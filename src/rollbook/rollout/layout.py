@@ -11,6 +11,8 @@ import re
 import stat
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from functools import lru_cache
+from itertools import accumulate
 from pathlib import Path, PurePosixPath
 
 import msgspec
@@ -27,6 +29,7 @@ SESSION_INDEX = "session_index.jsonl"
 PREFIX = "rollout-"
 SUFFIX = ".jsonl"
 COMPRESSED_SUFFIX = ".jsonl.zst"
+_NO_NAMES = frozenset(("", ".", ".."))
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 _TIME_LENGTH = len("2026-01-27T12-34-56")
 _ID_LENGTH = 36
@@ -152,19 +155,31 @@ def place_below(home: Path, path: str) -> str:
     The home and its roots may be links, as people keep these on other disks; nothing below is
     followed.  Errors: RolloutError for a path that leads, or may lead, out of the home.
     """
-    parts = path.split("/")
-    if not all(parts) or "." in parts or ".." in parts:
+    directory, slash, name = path.rpartition("/")
+    directories = _directories_to(directory) if slash else ()
+    if directories is None or name in _NO_NAMES:
         raise RolloutError("is no path below the home", path=path)
-    place = str(home)
+    base = str(home)
     try:
-        for depth, part in enumerate(parts[:-1]):
-            place = f"{place}/{part}"
-            is_root = depth == 0 and part in ROOTS
-            if not is_root and stat.S_ISLNK(os.lstat(place).st_mode):
+        for each in directories:
+            if stat.S_ISLNK(os.lstat(base + each).st_mode):
                 raise RolloutError("is behind a symbolic link, which is not followed", path=path)
     except (OSError, ValueError):
         pass  # nothing is there, or can be: whoever opens it is told why
-    return f"{home}/{path}"
+    return f"{base}/{path}"
+
+
+@lru_cache
+def _directories_to(directory: str) -> tuple[str, ...] | None:
+    """List the directories on the way to one, below a root or the home; None where it is no way.
+
+    They begin with a slash, as what follows the home.
+    """
+    parts = directory.split("/")
+    if not _NO_NAMES.isdisjoint(parts):
+        return None
+    places = accumulate(parts, lambda place, part: f"{place}/{part}", initial="")
+    return tuple(place for place in places if place and place[1:] not in ROOTS)
 
 
 def locate(home: Path, path: str) -> Path | None:

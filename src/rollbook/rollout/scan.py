@@ -14,17 +14,16 @@ Memory stays within a few blocks whatever the length of a file or of a skipped l
 matters is held whole.
 """
 
-import re
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from io import RawIOBase
-from operator import itemgetter
 from typing import Protocol, cast
 
 import stringzilla
 
 from rollbook.model.times import parse_time
-from rollbook.rollout.fold import outdoes_earlier, tells_title
+from rollbook.rollout import heads
+from rollbook.rollout.fold import is_copied, outdoes_earlier, tells_title
 from rollbook.rollout.lines import (
     KNOWN_TYPES,
     MalformedLineError,
@@ -37,63 +36,12 @@ BLOCK_BYTES = 1 << 20
 RECORD_START = b'{"timestamp":"'
 _RECORD_END = b"}}\n"
 _MAX_FUSED_RECORDS = 32
-
-# What the heads of lines say, from the type on. All of these are records of a turn.
-_TIME = re.compile(rb'\{"timestamp":"([^"\\]{19,40})"(?:,"ordinal":(\d{1,18}))?(?=,"type":")')
-_PASSING = re.compile(  # never matters
-    rb""","type":"(?:
-        response_item","payload":\{"type":"(?:
-            (?!message")\w
-          | message",(?:"id":"[^"\\]*",)?"role":"(?!user")\w
-        )
-      | event_msg","payload":\{"type":"(?:
-            (?!user_message"|token_count"|item_completed"|thread_)\w
-          | item_completed",(?:"\w+":"[^"\\]*",){0,4}"item":\{"type":"(?!UserMessage")\w
-        )
-      | (?:compacted|world_state|inter_agent_communication_metadata)","payload":\{
-    )""",
-    re.VERBOSE,
-)
-_MESSAGE = re.compile(  # of the user role: matters unless an event tells the title
-    rb',"type":"response_item","payload":\{"type":"message",(?:"id":"[^"\\]*",)?"role":"user"'
-)
-_EVENT = re.compile(  # tells what the person said: matters until the title is settled
-    rb""","type":"event_msg","payload":\{"type":"(?:
-        user_message"
-      | item_completed",(?:"\w+":"[^"\\]*",){0,4}"item":\{"type":"UserMessage"
-    )""",
-    re.VERBOSE,
-)
-_USAGE = (  # settles the title; then only the last that outdoes those before it matters
-    b',"type":"event_msg","payload":{"type":"token_count"',
-    b',"type":"token_usage_record","payload":{',
-)
-_CONTEXT = (b',"type":"turn_context","payload":{',)  # the last that outdoes those before it matters
-_MARKS = ((b'"type":"token_', _USAGE), (b'"type":"turn_context"', _CONTEXT))  # to find them by
-# Those that most lines have: to compare them is several times faster than to match expressions.
-_COMMON = (
-    b',"type":"response_item","payload":{"type":"function_call',
-    b',"type":"response_item","payload":{"type":"reasoning"',
-    b',"type":"response_item","payload":{"type":"custom_tool_call',
-    b',"type":"response_item","payload":{"type":"message","role":"assistant"',
-    b',"type":"event_msg","payload":{"type":"agent_',
-    b',"type":"event_msg","payload":{"type":"task_',
-    *_CONTEXT,
-)
-_COMMON_WHEN_SETTLED = (
-    *_COMMON[:2],
-    *_USAGE,
-    *_COMMON[2:],
-    b',"type":"response_item","payload":{"type":"message","role":"user"',
-    b',"type":"event_msg","payload":{"type":"user_message"',
-)
-_MAX_MESSAGES = 64
-_LONGEST_HEAD = 512
+_MAX_WAITING = 64
 _buffers: list[bytearray] = []
 
 
 class DeceptiveLineError(ValueError):
-    """The last record of a turn only looked like one; it never leaves this package."""
+    """A record that stands for those before it is none, or not whole; it never leaves this package."""
 
 
 class Readable(Protocol):
@@ -101,6 +49,49 @@ class Readable(Protocol):
 
     def readinto(self, buffer: bytearray | memoryview, /) -> int | None:
         """Read at most as many bytes as fit; says how many, 0 at the end."""
+
+    def read(self, size: int, /) -> bytes | None:
+        """Read at most so many bytes, none at the end."""
+
+
+class _Latest:
+    """Records of a kind of which one that is whole leaves nothing of those before it.
+
+    They wait undecoded, as one that is whole by its looks most often is outdone in turn.
+    """
+
+    def __init__(self, seems_whole: Callable[[bytearray], bool]) -> None:
+        self._seems_whole = seems_whole
+        self._lines: list[bytearray] = []
+        self._stands_for_others = False  # the first of them
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def outdoes(self, line: bytearray, own_from: int) -> bool:
+        """Say whether a line leaves nothing of those before it, by its looks."""
+        if own_from and is_copied(heads.ordinal_of(line), own_from):
+            return False
+        return self._seems_whole(line)
+
+    def add(self, line: bytearray, own_from: int) -> None:
+        """Have a line wait, instead of those before it if it outdoes them."""
+        if self.outdoes(line, own_from):
+            self._lines.clear()
+            self._stands_for_others = True
+        self._lines.append(line)
+
+    def take(self, decode: Callable[[bytearray], RolloutItem | None]) -> Iterator[RolloutItem]:
+        """Give those that wait, in order."""
+        lines, self._lines = self._lines, []
+        must_be_whole, self._stands_for_others = self._stands_for_others, False
+        for line in lines:
+            item = decode(line)
+            if must_be_whole and not (item and outdoes_earlier(item)):
+                raise DeceptiveLineError(f"{bytes(line)!r:.100} is not whole")
+            must_be_whole = False
+            if item:
+                yield item
 
 
 class Scan:
@@ -110,7 +101,8 @@ class Scan:
     that one may be given, so records of different kinds come in another order than they have.  The
     last one that belongs to a turn comes at the end, even if it was given before, as it says how
     recent the thread is.  Set ``is_settled`` when nothing that anybody says can change the title
-    any more: it is skipped then.
+    any more: it is skipped then.  Set ``own_from`` to the ordinal from which on the records are the
+    thread's own.
 
     When the iteration has ended, ``offset`` is the end of the last line that was taken: an
     unfinished last line is left for the next read, unless it is a whole record that only lacks its
@@ -124,8 +116,11 @@ class Scan:
         self._everything = everything
         self._shift = 0  # how far into its line the type stood in the last one
         self._messages: list[bytearray] = []  # that matter unless an event tells the title
+        self._contexts = _Latest(heads.seems_whole_context)
+        self._usages = _Latest(heads.seems_whole_usage)
         self._last_of_turn: bytearray | RolloutItem | None = None
         self.is_settled = False
+        self.own_from = 0
         self.has_skipped = False
         self.offset = offset
         self.records = 0
@@ -137,7 +132,7 @@ class Scan:
         with _buffer() as data:
             yield from self._blocks(data)
         if self._last_of_turn and not self._everything:
-            yield _checked(self._last_of_turn)
+            yield self._checked(self._last_of_turn)
 
     def _blocks(self, data: bytearray) -> Iterator[RolloutItem]:
         """Read block after block into the same memory, each behind the rest of the one before."""
@@ -158,7 +153,7 @@ class Scan:
             if not read:
                 break
             filled += read
-        yield from self._doubtful()
+        yield from self._waiting()
         yield from self._last_line(data[:filled])
 
     def _lines(self, data: bytearray, stop: int) -> Iterator[RolloutItem]:
@@ -166,40 +161,40 @@ class Scan:
         self.offset += stop
         count = 0 if self._everything else _whole_lines(data, stop)
         if not count:
-            yield from self._doubtful()
+            yield from self._waiting()
             for line in data[:stop].split(b"\n"):
                 yield from self._line(line)
             return
-        find, is_common, heads = data.find, data.startswith, self._common()
+        find, is_common = data.find, data.startswith
+        usual = heads.common(is_settled=self.is_settled)
         shift, start, since, given_to, given = self._shift, 0, 0, 0, 0
         while start < stop:
             end = find(b"\n", start)
             # Where the type stands as far into its line as in the one before, a time precedes it.
-            if not is_common(heads, start + shift):
+            if not is_common(usual, start + shift):
                 at = self._type_at(data, start, end)
                 shift = self._shift
                 if not self._can_wait(data, start, at, end):
                     self._pass(data, given_to, start)
                     given_to, given = end + 1, given + 1
-                    if at and (data.startswith(_USAGE, at) or _EVENT.match(data, at, end)):
+                    if at and heads.may_settle(data, at, end):
                         yield from self._settling(data[start:end])
                     else:
-                        yield from self._postponed(data, since, start)
-                        yield from self._doubtful()
+                        self._keep_usages(data, since, start)
+                        yield from self._waiting()
                         yield from self._line(data[start:end])
                         since = given_to
-                    heads = self._common()
+                    usual = heads.common(is_settled=self.is_settled)
             start = end + 1
         self.records += count - given
         self._pass(data, given_to, stop)
-        yield from self._postponed(data, since, stop)
-
-    def _common(self) -> tuple[bytes, ...]:
-        return _COMMON_WHEN_SETTLED if self.is_settled else _COMMON
+        self._keep_usages(data, since, stop)
+        if len(self._usages) > _MAX_WAITING:
+            yield from self._waiting()
 
     def _type_at(self, data: bytearray, start: int, end: int) -> int:
         """Find where the type of a line stands; 0 unless that is behind its time and ordinal."""
-        time = _TIME.match(data, start, end)
+        time = heads.TIME.match(data, start, end)
         if time is None:
             return 0
         self._shift = time.end() - start
@@ -209,14 +204,19 @@ class Scan:
         """Say whether a line need not be given now, or ever."""
         if not at:
             return False
-        if _says_nothing(data, at, end, is_settled=self.is_settled):
+        if data.startswith(heads.CONTEXT, at):
+            can_wait = len(self._contexts) < _MAX_WAITING
+            if can_wait:
+                self._contexts.add(data[start:end], self.own_from)
+            return can_wait
+        if self.is_settled and data.startswith(heads.USAGE, at):
             return True
-        if data.startswith(_CONTEXT, at) or (self.is_settled and data.startswith(_USAGE, at)):
+        if heads.says_nothing(data, at, end, is_settled=self.is_settled):
             return True
-        if len(self._messages) < _MAX_MESSAGES and _MESSAGE.match(data, at, end):
+        can_wait = heads.is_message(data, at, end) and len(self._messages) < _MAX_WAITING
+        if can_wait:
             self._messages.append(data[start:end])
-            return True
-        return False
+        return can_wait
 
     def _pass(self, data: bytearray, start: int, stop: int) -> None:
         """Pass lines by, and remember the last."""
@@ -228,7 +228,7 @@ class Scan:
     def _settling(self, line: bytearray) -> Iterator[RolloutItem]:
         """Give what may settle the title; what tells it outdoes the messages before."""
         for item in self._line(line):
-            if tells_title(item):
+            if tells_title(item) and not is_copied(item.ordinal, self.own_from):
                 self._messages.clear()
             yield from self._doubtful()
             yield item
@@ -240,32 +240,28 @@ class Scan:
             if item := self._decoded(line):
                 yield item
 
-    def _postponed(self, data: bytearray, start: int, stop: int) -> Iterator[RolloutItem]:
-        """Give what only the last record of its kind says, in order."""
-        marks = _MARKS if self.is_settled else _MARKS[1:]
-        places = [
-            place for mark, heads in marks for place in self._last(mark, heads, data, start, stop)
-        ]
-        for _, item in sorted(places, key=itemgetter(0)):
-            yield item
+    def _waiting(self) -> Iterator[RolloutItem]:
+        """Give all that waits."""
+        yield from self._contexts.take(self._decoded)
+        yield from self._usages.take(self._decoded)
+        yield from self._doubtful()
 
-    def _last(
-        self, mark: bytes, heads: tuple[bytes, ...], data: bytearray, start: int, stop: int
-    ) -> Iterator[tuple[int, RolloutItem]]:
-        """Find the last record of a kind that outdoes those before it, and any after it.
-
-        Gives them with their places, last first.
-        """
-        while (at := start + stringzilla.rfind(memoryview(data)[start:stop], mark)) >= start:
-            end = data.find(b"\n", at)
-            stop = max(data.rfind(b"\n", start, at) + 1, start)
-            time = _TIME.match(data, stop, end)
-            if time and data.startswith(heads, time.end()):
-                item = self._decoded(data[stop:end])
-                if item:
-                    yield at, item
-                    if outdoes_earlier(item):
+    def _keep_usages(self, data: bytearray, start: int, stop: int) -> None:
+        """Have the last record of usage that outdoes those before it wait, and any after it."""
+        if not self.is_settled:
+            return
+        found: list[bytearray] = []
+        with memoryview(data) as view:
+            while (at := start + stringzilla.rfind(view[start:stop], heads.USAGE_MARK)) >= start:
+                end = data.find(b"\n", at)
+                stop = max(data.rfind(b"\n", start, at) + 1, start)
+                time = heads.TIME.match(data, stop, end)
+                if time and data.startswith(heads.USAGE, time.end()):
+                    found.append(data[stop:end])
+                    if self._usages.outdoes(found[-1], self.own_from):
                         break
+        for line in reversed(found):
+            self._usages.add(line, self.own_from)
 
     def _decoded(self, line: bytearray) -> RolloutItem | None:
         """Decode a line that was counted as a record; None where it is none."""
@@ -312,15 +308,15 @@ class Scan:
 
     def _long_line(self, data: bytes) -> Generator[RolloutItem, None, bytes]:
         """Take a line that is longer than a block; returns what follows it."""
-        is_whole_head = len(data) >= _LONGEST_HEAD
-        time = _TIME.match(data) if is_whole_head and not self._everything else None
-        if time and _says_nothing(data, time.end(), len(data), is_settled=self.is_settled):
+        is_whole_head = len(data) >= heads.LONGEST_HEAD
+        time = heads.TIME.match(data) if is_whole_head and not self._everything else None
+        if time and heads.says_nothing(data, time.end(), len(data), is_settled=self.is_settled):
             rest = self._pass_by(data)
             if rest is not None:
                 return rest
             cast(RawIOBase, self._stream).seek(self.offset)
             data = b""
-        yield from self._doubtful()
+        yield from self._waiting()
         line, line_break, rest = self._read_line(data)
         if not line_break:
             yield from self._last_line(line)
@@ -334,7 +330,7 @@ class Scan:
 
         None where it shows damage and has to be looked at as a whole.
         """
-        head, length, before = data[:_LONGEST_HEAD], 0, b""
+        head, length, before = data[: heads.LONGEST_HEAD], 0, b""
         while data:
             part, line_break, rest = data.partition(b"\n")
             inside = before + part if length else part[1:]
@@ -348,13 +344,23 @@ class Scan:
                 self.offset += length + 1
                 self.records += 1
                 self.has_skipped = True
-                self._last_of_turn = _record_of(head)
+                self._last_of_turn = heads.record_of(head)
                 return rest
             data = self._read_on()
         if before.endswith(b"}"):  # perhaps a whole record that only lacks its line break
             return None
         self.unfinished = head
         return b""
+
+    def _checked(self, last: bytearray | RolloutItem) -> RolloutItem:
+        """Decode the last record of a turn, which has a time unless its looks deceive."""
+        try:
+            item = last if isinstance(last, RolloutItem) else decode_line(last)
+        except MalformedLineError as error:
+            raise DeceptiveLineError(str(error)) from error
+        if parse_time(item.timestamp) is None or is_copied(item.ordinal, self.own_from):
+            raise DeceptiveLineError(f"{item.timestamp!r:.100} is no time of a turn")
+        return item
 
     def _read_line(self, data: bytes) -> tuple[bytes | bytearray, bytes, bytes]:
         """Read to the end of the line that data begins: the line, its line break, what follows."""
@@ -367,8 +373,7 @@ class Scan:
         return line, b"", b""
 
     def _read_on(self) -> bytes:
-        block = bytearray(BLOCK_BYTES)
-        return bytes(block[: self._stream.readinto(block) or 0])
+        return self._stream.read(BLOCK_BYTES) or b""
 
     def _last_line(self, data: bytes | bytearray) -> Iterator[RolloutItem]:
         """Take an unfinished line that is a whole record; leave any other for the next read."""
@@ -377,7 +382,7 @@ class Scan:
         try:
             item = decode_line(data)
         except MalformedLineError:
-            self.unfinished = bytes(data[:_LONGEST_HEAD]).lstrip()
+            self.unfinished = bytes(data[: heads.LONGEST_HEAD]).lstrip()
         else:
             self.offset += len(data)
             yield self._record(item)
@@ -408,28 +413,3 @@ def _whole_lines(data: bytearray, stop: int) -> int:
             and stringzilla.find(lines, b"\0") < 0
         )
     return count if is_whole else 0
-
-
-def _says_nothing(data: bytes | bytearray, at: int, end: int, *, is_settled: bool) -> bool:
-    """Say whether a line can't matter, by what begins at its type."""
-    if _PASSING.match(data, at, end):
-        return True
-    return is_settled and bool(_MESSAGE.match(data, at, end) or _EVENT.match(data, at, end))
-
-
-def _checked(last: bytearray | RolloutItem) -> RolloutItem:
-    """Decode the last record of a turn, which has a time unless its looks deceive."""
-    try:
-        item = last if isinstance(last, RolloutItem) else decode_line(last)
-    except MalformedLineError as error:
-        raise DeceptiveLineError(str(error)) from error
-    if parse_time(item.timestamp) is None:
-        raise DeceptiveLineError(f"{item.timestamp!r:.100} is no time")
-    return item
-
-
-def _record_of(head: bytes) -> RolloutItem:
-    """Make what is known of a record from the beginning of its line."""
-    match = cast("re.Match[bytes]", _TIME.match(head))
-    ordinal = int(match[2]) if match[2] else None
-    return RolloutItem("response_item", {}, match[1].decode("utf-8", "replace"), ordinal)
