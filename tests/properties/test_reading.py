@@ -145,6 +145,24 @@ def test_whatever_is_wrong_with_a_rollout_skipping_changes_no_field(data: st.Dat
     assert scan.parse_errors <= everything.parse_errors
 
 
+SUB_AGENT = next(
+    path for path in ROLLOUTS if b'"subagent_history_start_ordinal":' in path.read_bytes()
+)
+
+
+@settings(deadline=None, max_examples=200, suppress_health_check=list(HealthCheck))
+@given(st.data(), st.sampled_from([64, 1 << 20]))
+def test_a_copied_record_stands_for_none_of_the_threads_own(data: st.DataObject, block):
+    head, *lines = SUB_AGENT.read_bytes().splitlines()
+    content = b"\n".join([head, *data.draw(st.permutations(lines))]) + b"\n"
+    everything = Scan(io.BytesIO(content), everything=True)
+    expected = folded(list(everything), SUB_AGENT.stem[-36:])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scan_module, "BLOCK_BYTES", block)
+        patch.setattr(scan_module, "_buffers", [])
+        assert scanned(content, SUB_AGENT.stem[-36:])[1] == expected
+
+
 @settings(deadline=None, max_examples=200, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.sampled_from(SHORT_LINES), min_size=1, max_size=8), st.data())
 def test_a_torn_line_is_counted_and_costs_nothing_else(lines: list[bytes], data: st.DataObject):
