@@ -7,16 +7,15 @@ transactions to us.
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Self
 
-import apsw
-
 from rollbook.errors import DatabaseDamagedError, RollbookError
-from rollbook.forks import Gate, Slots, hold_during_fork, renew_after_fork
+from rollbook.forks import Gate, Slots, abandon, hold_during_fork, renew_after_fork
 from rollbook.store.engine import STATE, Schema
 from rollbook.store.sqlite_connections import ENGINE, Lent, SqliteConnections
 from rollbook.store.sqlite_errors import busy, read_only
@@ -99,31 +98,14 @@ class SqliteEngine:
         """Which file this is: a larger number than before where the file has been replaced."""
         return self._connections.generation
 
-    @contextmanager
-    def read(self) -> Iterator[SqliteTransaction]:
+    def read(self) -> AbstractContextManager[SqliteTransaction]:
         """Lend a connection for reading."""
-        with self._entrance:
-            self._reader_slots.acquire()
-        try:
-            with self._connections.translated(), self._file.reading():
-                lent = self._reader()
-                try:
-                    with self._connections.told_of(lent.identity):
-                        yield SqliteTransaction(lent.connection, is_read_only=lent.is_read_only)
-                finally:
-                    self._put_back(lent)
-        finally:
-            self._reader_slots.release()
+        return _Lending(self._begin_reading, self._end_reading)
 
-    @contextmanager
-    def write(self, *, wait_s: float | None = None) -> Iterator[SqliteTransaction]:
+    def write(self, *, wait_s: float | None = None) -> AbstractContextManager[SqliteTransaction]:
         """Run the block in a transaction that holds the write lock from its beginning."""
         wait_s = GIVE_UP_AFTER_S if wait_s is None else wait_s
-        with (
-            self._writing(wait_s, begin=True) as connection,
-            self._connections.transaction(connection) as tx,
-        ):
-            yield tx
+        return _Lending(partial(self._begin_writing, wait_s), self._end_writing)
 
     def is_read_only(self) -> bool:
         """Say whether the file can be read and not be written."""
@@ -140,20 +122,19 @@ class SqliteEngine:
 
     def give_back(self, max_bytes: int) -> None:
         """Return at most so many unused bytes to the file system."""
-        with self._writing() as connection:
-            pages = max(1, max_bytes // int(connection.pragma("page_size")))
-            self._connections.retry(
-                lambda: connection.execute(f"PRAGMA incremental_vacuum({pages})").fetchall()
-            )
+        with self._writer_without_transaction() as tx:
+            (page_size,) = tx.query("PRAGMA page_size")[0]
+            pages = max(1, max_bytes // int(page_size))
+            self._connections.retry(lambda: tx.execute(f"PRAGMA incremental_vacuum({pages})"))
 
     def settle(self) -> bool:
         """Bring the file up to its log, and to its size; says whether nobody was in the way.
 
         What was committed before is on the device then, if nobody was.
         """
-        with self._writing() as connection:
-            in_log, in_file = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-            return in_log == in_file
+        with self._writer_without_transaction() as tx:
+            _, in_log, in_file = tx.query("PRAGMA wal_checkpoint(PASSIVE)")[0]
+            return bool(in_log == in_file)
 
     @classmethod
     def replace(
@@ -210,6 +191,7 @@ class SqliteEngine:
         """Leave the parent's connections alone, never closing them, and start with none."""
         before, was_open = self._connections, self._is_open
         before.leave_to_parent()
+        abandon((self._readers, self._writer))
         self._file.forget()
         self._start()
         self._connections.is_closed = before.is_closed
@@ -236,6 +218,32 @@ class SqliteEngine:
             self.close()
             raise
 
+    def _begin_reading(self) -> Lent:
+        with self._entrance:
+            self._reader_slots.acquire()
+        try:
+            self._file.begin()
+            try:
+                return self._reader()
+            except BaseException as error:
+                self._file.end(error)
+                raise
+        except BaseException as error:
+            self._reader_slots.release()
+            self._connections.translate(error)
+            raise
+
+    def _end_reading(self, lent: Lent, error: BaseException | None) -> None:
+        try:
+            try:
+                self._put_back(lent)
+            finally:
+                self._file.end(error)
+        finally:
+            self._reader_slots.release()
+        if error is not None:
+            self._connections.tell(error, lent.identity)
+
     def _reader(self) -> Lent:
         while True:
             try:
@@ -247,59 +255,95 @@ class SqliteEngine:
             self._connections.drop(lent)
 
     def _put_back(self, lent: Lent) -> None:
-        if self._file.keeps_connections and not lent.is_read_only:
+        if self._file.keeps_connections and not lent.tx.is_read_only:
             self._readers.append(lent)
         else:
             self._connections.drop(lent)
 
-    @contextmanager
-    def _writing(
-        self, wait_s: float = GIVE_UP_AFTER_S, *, begin: bool = False
-    ) -> Iterator[apsw.Connection]:
+    def _begin_writing(self, wait_s: float, *, begin: bool = True) -> Lent:
         """Lend the writer, with a transaction begun or not, while the file can't be replaced."""
         deadline = time.monotonic() + wait_s
         if not self._write_lock.acquire(timeout=wait_s):
             raise busy(self._path, wait_s, who="this process")
         try:
-            with self._connections.translated(), self._file.reading(writing=True):
-                lent = self._current_writer(deadline, begin=begin)
-                try:
-                    with self._connections.told_of(lent.identity and lent.identity[:2]):
-                        yield lent.connection
-                finally:
-                    self._file.release()
-                    if not self._file.keeps_connections:
-                        self._drop_writer()
+            self._file.begin(writing=True)
+            try:
+                return self._current_writer(deadline, begin=begin)
+            except BaseException as error:
+                self._file.end(error)
+                raise
+        except BaseException as error:
+            self._write_lock.release()
+            self._connections.translate(error)
+            raise
+
+    def _end_writing(self, lent: Lent, error: BaseException | None) -> None:
+        try:
+            if error is None:
+                self._connections.commit(lent.tx)
+            else:
+                lent.tx.roll_back()
+        except BaseException as failure:
+            self._leave_writer(lent, failure)
+            raise
+        self._leave_writer(lent, error)
+
+    def _leave_writer(self, lent: Lent, error: BaseException | None) -> None:
+        try:
+            try:
+                self._file.release()
+                if not self._file.keeps_connections:
+                    self._drop_writer()
+            finally:
+                self._file.end(error)
         finally:
             self._write_lock.release()
+        if error is not None:
+            self._connections.tell(error, lent.identity and lent.identity[:2])
+
+    def _writer_without_transaction(self) -> AbstractContextManager[SqliteTransaction]:
+        begin = partial(self._begin_writing, GIVE_UP_AFTER_S, begin=False)
+        return _Lending(begin, self._leave_writer)
 
     def _current_writer(self, deadline: float, *, begin: bool) -> Lent:
         """Get the writer of the file that is there, and keep that from being replaced."""
         while True:
-            known, now = self._writer and self._writer.identity, self._file.parts()
-            if known not in {None, now}:
+            lent = self._writer or self._new_writer()
+            if begin and not self._has_begun(lent, deadline):
+                continue
+            is_pinned, now = self._file.pin(), self._file.parts()
+            if is_pinned and lent.identity == now:
+                return lent
+            self._file.release()
+            lent.tx.roll_back()
+            if lent.identity != now:
                 self._drop_writer()
-                if known[:2] == now[:2]:
+                if lent.identity and lent.identity[:2] == now[:2]:
                     raise self._connections.damaged("its log was removed while it was open")
-            if self._writer is None:
-                lent = self._connections.connect()
-                if lent.is_read_only:
-                    self._connections.drop(lent)
-                    raise read_only(self._path, lent.why)
-                lent.connection.set_busy_timeout(0)
-                self._writer = lent._replace(identity=self._file.parts())
-                self._has_written = True
-            connection = self._writer.connection
-            if begin:
-                self._connections.retry(partial(connection.execute, "BEGIN IMMEDIATE"), deadline)
-            if self._file.pin():
-                if self._writer.identity == self._file.parts():
-                    return self._writer
-                self._file.release()
-            if begin:
-                connection.execute("ROLLBACK")
-            with self._file.connecting():  # whoever replaces it is done then
-                pass
+            if not is_pinned:
+                with self._file.connecting():  # whoever replaces it is done then
+                    pass
+
+    def _new_writer(self) -> Lent:
+        lent = self._connections.connect()
+        if lent.tx.is_read_only:
+            self._connections.drop(lent)
+            raise read_only(self._path, lent.why)
+        lent.tx.connection.set_busy_timeout(0)
+        self._writer = lent._replace(identity=self._file.parts())
+        self._has_written = True
+        return self._writer
+
+    def _has_begun(self, lent: Lent, deadline: float) -> bool:
+        """Begin a transaction; False where that failed on a file that is no longer there."""
+        try:
+            self._connections.begin(lent.tx, deadline)
+        except Exception:
+            if lent.identity == self._file.parts():
+                raise
+            self._drop_writer()
+            return False
+        return True
 
     def _drop_writer(self) -> None:
         if self._writer is not None:
@@ -315,3 +359,32 @@ class SqliteEngine:
     def _pragma(self, name: str) -> Any:
         with self.read() as tx:
             return tx.query(f"PRAGMA {name}")[0][0]
+
+
+class _Lending:
+    """A transaction as a context: one function begins it, another is told how it went.
+
+    A class, as a generator takes about as long as what most transactions do.
+    """
+
+    __slots__ = ("_begin", "_end", "_lent")
+
+    def __init__(
+        self,
+        begin: Callable[[], Lent],
+        end: Callable[[Lent, BaseException | None], None],
+    ) -> None:
+        self._begin = begin
+        self._end = end
+
+    def __enter__(self) -> SqliteTransaction:
+        self._lent = self._begin()
+        return self._lent.tx
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._end(self._lent, error)

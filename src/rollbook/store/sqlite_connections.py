@@ -4,7 +4,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from functools import cache
 from itertools import count as count_from
 from pathlib import Path
@@ -55,9 +55,8 @@ _Result = TypeVar("_Result")
 class Lent(NamedTuple):
     """A connection, which file it is to, and why that can only be read, if so."""
 
-    connection: apsw.Connection
+    tx: SqliteTransaction
     identity: Identity | None
-    is_read_only: bool = False
     why: Exception | None = None
 
 
@@ -114,7 +113,7 @@ class SqliteConnections:
             lent = self._try_to_connect()
             try:
                 is_new = identity != self._ready
-                if not is_new or self._is_up_to_date(lent.connection):
+                if not is_new or self._is_up_to_date(lent.tx):
                     self._ready = identity
                     self.generation += is_new
                     return lent
@@ -122,7 +121,7 @@ class SqliteConnections:
                 self.drop(lent)
                 raise
             self.drop(lent)
-        if lent.is_read_only:
+        if lent.tx.is_read_only:
             raise read_only(self._path, lent.why)
         return None
 
@@ -137,7 +136,8 @@ class SqliteConnections:
                 continue
             identity = self._file.identity()
             is_read_only = connection.readonly("main")
-            return Lent(connection, identity, is_read_only, refused)
+            tx = SqliteTransaction(connection, is_read_only=is_read_only)
+            return Lent(tx, identity, refused)
         raise refused or DatabaseUnwritableError(
             f"a transaction in {self._path} was not finished, and nothing can be written here",
             hint=f"open it where {self._path.parent} can be written to",
@@ -183,11 +183,10 @@ class SqliteConnections:
         self._open.append(connection)
         return connection
 
-    def _is_up_to_date(self, connection: apsw.Connection) -> bool:
+    def _is_up_to_date(self, tx: SqliteTransaction) -> bool:
         """Say whether a file needs no change; DatabaseDamagedError where a table is missing."""
-        if connection.pragma("journal_mode") != self._file.journal_mode and not (
-            connection.readonly("main")
-        ):
+        connection = tx.connection
+        if connection.pragma("journal_mode") != self._file.journal_mode and not tx.is_read_only:
             return False
         names = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema")}
         if not names:
@@ -195,7 +194,7 @@ class SqliteConnections:
         if connection.pragma("application_id") != self._schema.application_id:
             raise self.damaged("it has lost the mark of Rollbook's databases")
         migrations = load_migrations(ENGINE, self._schema.name)
-        applied = read_applied(SqliteTransaction(connection))
+        applied = read_applied(tx)
         if missing(applied, migrations, self._path, self._schema):
             return False
         lost = _expected_names(self._schema.name) - names
@@ -215,6 +214,7 @@ class SqliteConnections:
 
     def _fill(self, begin: Callable[[SqliteTransaction], None] | None) -> None:
         connection = self._raw_connection("mode=rw")
+        tx = SqliteTransaction(connection)
         try:
             if not connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall():
                 if self._schema.gives_back:  # can only be chosen while there is no table
@@ -224,18 +224,18 @@ class SqliteConnections:
             if connection.pragma("journal_mode") != self._file.journal_mode:
                 mode = f"PRAGMA journal_mode = {self._file.journal_mode}"
                 self.retry(lambda: connection.execute(mode).fetchall())
-            self.retry(lambda: connection.execute("BEGIN IMMEDIATE"))
-            with self.transaction(connection) as tx:
-                migrate(tx, load_migrations(ENGINE, self._schema.name), self._path, self._schema)
-                if begin is not None:
-                    begin(tx)
+            self.begin(tx)
+            migrate(tx, load_migrations(ENGINE, self._schema.name), self._path, self._schema)
+            if begin is not None:
+                begin(tx)
+            self.commit(tx)
         finally:
-            self.drop(Lent(connection, None))
+            self.drop(Lent(tx, None))  # which undoes what was begun and not committed
 
     def _verify(self, lent: Lent) -> None:
         """Look a file through that a crash, or somebody else, has left; not for long."""
         with self.told_of(lent.identity):
-            found = SqliteTransaction(lent.connection).integrity(_VERIFY_AT_MOST_S)
+            found = lent.tx.integrity(_VERIFY_AT_MOST_S)
             if found not in {"ok", ""}:
                 raise self.damaged(found)
 
@@ -276,19 +276,20 @@ class SqliteConnections:
         if is_replaced is None:
             is_replaced = lent.identity not in {None, self._file.identity()}
         if is_replaced:
-            lent.connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
-        self._open.remove(lent.connection)
-        lent.connection.close()
+            lent.tx.connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+        self._open.remove(lent.tx.connection)
+        lent.tx.connection.close()
 
-    @contextmanager
-    def transaction(self, connection: apsw.Connection) -> Iterator[SqliteTransaction]:
-        """End a transaction that was begun: committed, or as if it had never been."""
+    def begin(self, tx: SqliteTransaction, deadline: float | None = None) -> None:
+        """Begin a transaction that holds the write lock, waiting for it up to the limit."""
+        self.retry(tx.begin, deadline)
+
+    def commit(self, tx: SqliteTransaction) -> None:
+        """Commit a transaction, or have it be as if it had never been."""
         try:
-            yield SqliteTransaction(connection)
-            self.retry(lambda: connection.execute("COMMIT"))
+            self.retry(tx.commit)
         except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
+            tx.roll_back()
             raise
 
     def retry(self, action: Callable[[], _Result], deadline: float | None = None) -> _Result:
@@ -323,7 +324,12 @@ class SqliteConnections:
 
     def translated(self) -> AbstractContextManager[None]:
         """Let the driver's errors be ours."""
-        return _Told(self._as_ours)
+        return _Told(self.translate)
+
+    def tell(self, error: BaseException, identity: Identity | None) -> None:
+        """Let the error of a transaction be ours; one that tells of damage says which file it was."""
+        self._of_damage(error, identity)
+        self.translate(error)
 
     def _of_damage(self, error: BaseException, identity: Identity | None) -> None:
         if isinstance(error, DatabaseDamagedError):
@@ -334,7 +340,8 @@ class SqliteConnections:
                 ours.file = identity
                 raise ours from error
 
-    def _as_ours(self, error: BaseException) -> None:
+    def translate(self, error: BaseException) -> None:
+        """Raise what a driver's error is among ours; nothing happens for any other."""
         if isinstance(error, BUSY):
             raise self._busy(BUSY_TIMEOUT_S) from error
         if isinstance(error, apsw.Error | UnicodeDecodeError):
@@ -342,7 +349,7 @@ class SqliteConnections:
 
 
 class _Told:
-    """A context whose errors are told to a function first: every transaction is in some of them."""
+    """A context whose errors are told to a function first."""
 
     __slots__ = ("_arguments", "_tell")
 

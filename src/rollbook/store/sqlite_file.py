@@ -15,7 +15,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
@@ -59,6 +59,12 @@ class DatabaseFile(Protocol):
 
     def parts(self) -> Identity:
         """Say which files belong to it now: a writer's are lost with any of them."""
+
+    def begin(self, *, writing: bool = False) -> None:
+        """Do what has to be done before a transaction."""
+
+    def end(self, error: BaseException | None) -> None:
+        """Do what has to be done after it: in the same thread, with the error that it ended with."""
 
     def reading(self, *, writing: bool = False) -> AbstractContextManager[None]:
         """Surround a transaction."""
@@ -111,13 +117,19 @@ class LocalFile:
 
     def parts(self) -> Identity:
         """Say which files belong to it now."""
-        found: Identity = ()
+        found: list[int] = []
         for path in self._parts:
             found += _identity(path) or ()
-        return found
+        return tuple(found)
+
+    def begin(self, *, writing: bool = False) -> None:
+        """Do what has to be done before a transaction: nothing, as SQLite does it all."""
+
+    def end(self, error: BaseException | None) -> None:
+        """Do what has to be done after a transaction: nothing."""
 
     def reading(self, *, writing: bool = False) -> AbstractContextManager[None]:
-        """Surround a transaction: with nothing, as SQLite does it all."""
+        """Surround a transaction: with nothing."""
         del writing
         return nullcontext()
 
@@ -217,6 +229,7 @@ class NetworkFile:
         self._give_up_after_s = give_up_after_s
         self._is_mine = threading.RLock()
         self._lock: LockFile | None = None
+        self._surroundings: list[ExitStack] = []  # of the transactions of whoever has it
 
     def identity(self) -> Identity | None:
         """Say which file it is now."""
@@ -225,6 +238,20 @@ class NetworkFile:
     def parts(self) -> Identity:
         """Say which files belong to it now: the journal comes and goes."""
         return self.identity() or ()
+
+    def begin(self, *, writing: bool = False) -> None:
+        """Do what has to be done before a transaction."""
+        with ExitStack() as stack:
+            stack.enter_context(self.reading(writing=writing))
+            self._surroundings.append(stack.pop_all())
+
+    def end(self, error: BaseException | None) -> None:
+        """Do what has to be done after it."""
+        stack = self._surroundings.pop()
+        if error is None:
+            stack.close()
+        else:
+            stack.__exit__(type(error), error, error.__traceback__)
 
     @contextmanager
     def reading(self, *, writing: bool = False) -> Iterator[None]:

@@ -23,23 +23,38 @@ def _insertion(table: str, columns: tuple[str, ...], rows: int) -> str:
 class SqliteTransaction:
     """Statements on one connection."""
 
-    __slots__ = ("_connection", "is_read_only")
+    __slots__ = ("_cursor", "connection", "is_read_only")
 
     def __init__(self, connection: apsw.Connection, *, is_read_only: bool = False) -> None:
-        self._connection = connection
+        self.connection = connection
         self.is_read_only = is_read_only
+        # One will do, as all rows are fetched at once; to make another takes a while.
+        self._cursor = connection.cursor()
+
+    def begin(self) -> None:
+        """Begin a transaction that holds the write lock."""
+        self._cursor.execute("BEGIN IMMEDIATE")
+
+    def commit(self) -> None:
+        """Commit it."""
+        self._cursor.execute("COMMIT")
+
+    def roll_back(self) -> None:
+        """Undo it, if there is one."""
+        if self.connection.in_transaction:
+            self._cursor.execute("ROLLBACK")
 
     def query(self, sql: str, parameters: Parameters = {}) -> list[Row]:
         """Run one statement and return all its rows."""
-        return self._connection.execute(sql, parameters).fetchall()
+        return self._cursor.execute(sql, parameters).fetchall()
 
     def execute(self, sql: str, parameters: Parameters = {}) -> None:
         """Run one statement for its effect."""
-        self._connection.execute(sql, parameters).fetchall()
+        self._cursor.execute(sql, parameters).fetchall()
 
     def execute_many(self, sql: str, parameters: Iterable[Parameters]) -> None:
         """Run one statement once for each set of parameters."""
-        self._connection.executemany(sql, (dict(each) for each in parameters)).fetchall()
+        self._cursor.executemany(sql, (dict(each) for each in parameters)).fetchall()
 
     def insert_many(self, table: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
         """Insert rows in order, with as few statements as the engine can.
@@ -52,7 +67,7 @@ class SqliteTransaction:
             while size > len(rows) - start:
                 size //= 2
             values = list(chain.from_iterable(rows[start : start + size]))
-            self._connection.execute(_insertion(table, tuple(columns), size), values)
+            self.connection.execute(_insertion(table, tuple(columns), size), values)
             start += size
 
     def contains(self, column: str, parameter: str) -> str:
@@ -74,18 +89,18 @@ class SqliteTransaction:
 
     def script(self, sql: str) -> None:
         """Run several statements."""
-        self._connection.execute(sql).fetchall()
+        self.connection.execute(sql).fetchall()
 
     def integrity(self, within_s: float | None = None) -> str:
         """Have SQLite look the file through: "ok", or what is wrong; empty if time ran out."""
         deadline = None if within_s is None else time.monotonic() + within_s
         if deadline is not None:
-            self._connection.set_progress_handler(
+            self.connection.set_progress_handler(
                 lambda: time.monotonic() > deadline, _STEPS_BETWEEN_LOOKS
             )
         try:
-            return str(self._connection.execute("PRAGMA integrity_check(1)").fetchall()[0][0])
+            return str(self.connection.execute("PRAGMA integrity_check(1)").fetchall()[0][0])
         except apsw.InterruptError:
             return ""
         finally:
-            self._connection.set_progress_handler(None)
+            self.connection.set_progress_handler(None)
