@@ -1,6 +1,7 @@
 """Records of a running agent into the database, as they are written (behaviour.md 19, 20)."""
 
 import os
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 
@@ -29,27 +30,33 @@ def apply_items(
 
     The tools are those of the first session meta that is the thread's own.
     """
-    thread_id = parse_thread_id(builder.id)
-    metadata = threads.get(tx, str(home), thread_id) or builder.build(default_provider)
-    metadata = msgspec.structs.replace(
-        metadata, id=thread_id, rollout_path=os.fspath(builder.rollout_path)
-    )
-    state = decode_state(threads.fold_state(tx, thread_id)) or FoldState()
-    thread = ThreadFold(metadata, state, default_provider)
+    thread_id, place, root = parse_thread_id(builder.id), os.fspath(builder.rollout_path), str(home)
+    known = threads.get_folded(tx, root, thread_id)
+    before, state_before = known or (_begun(builder, thread_id, default_provider), "{}")
+    thread = ThreadFold(before, decode_state(state_before) or FoldState(), default_provider)
     for item in items:
         thread.take(item)
-    state_text, status = encode_state(thread.state), _status(metadata.rollout_path)
-    threads.upsert(tx, str(home), _at(status, thread.metadata), state_text)
-    path = metadata.rollout_path.removeprefix(f"{home}/")
-    if status is not None and path != metadata.rollout_path:
+    status, state = _status(place), encode_state(thread.state)
+    changes = {**thread.changes, "rollout_path": place, "updated_at": _time(status, before)}
+    if known is None:
+        threads.upsert(tx, root, msgspec.structs.replace(before, **changes), state)
+    else:
+        threads.change(tx, root, before, changes, None if state == state_before else state)
+    path = place.removeprefix(f"{root}/")
+    if status is not None and path != place:
         # How much of the rollout the row knows, in case a power cut keeps only the row.
         files.set_applied(tx, path, status.st_size, boot_id())
     tools.put_first(tx, thread_id, thread.tools)
 
 
+def _begun(builder: ThreadMetadataBuilder, thread_id: str, default_provider: str) -> ThreadMetadata:
+    return msgspec.structs.replace(builder.build(default_provider), id=thread_id)
+
+
 def with_file_time(metadata: ThreadMetadata) -> ThreadMetadata:
     """Set ``updated_at`` to the rollout's mtime, if that can be read (behaviour.md 18, 59)."""
-    return _at(_status(metadata.rollout_path), metadata)
+    updated_at = _time(_status(metadata.rollout_path), metadata)
+    return msgspec.structs.replace(metadata, updated_at=updated_at)
 
 
 def _status(path: str) -> os.stat_result | None:
@@ -57,14 +64,13 @@ def _status(path: str) -> os.stat_result | None:
     return found and found[1]
 
 
-def _at(status: os.stat_result | None, metadata: ThreadMetadata) -> ThreadMetadata:
+def _time(status: os.stat_result | None, metadata: ThreadMetadata) -> datetime:
     if status is None:
-        return metadata
+        return metadata.updated_at
     try:
-        updated_at = from_epoch(status.st_mtime_ns // _NS)
+        return from_epoch(status.st_mtime_ns // _NS)
     except OverflowError:  # a time that no calendar has
-        return metadata
-    return msgspec.structs.replace(metadata, updated_at=updated_at)
+        return metadata.updated_at
 
 
 @cache

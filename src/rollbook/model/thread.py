@@ -80,7 +80,9 @@ class ThreadMetadata(msgspec.Struct, frozen=True):
 
     def differing_fields(self, other: "ThreadMetadata") -> list[str]:
         """Name the fields in which two rows differ, in declaration order (behaviour.md 23)."""
-        return [f for f in self.__struct_fields__ if getattr(self, f) != getattr(other, f)]
+        ours, theirs = msgspec.structs.astuple(self), msgspec.structs.astuple(other)
+        fields = zip(self.__struct_fields__, ours, theirs, strict=True)
+        return [field for field, own, their in fields if own != their]
 
 
 class ThreadMetadataBuilder(msgspec.Struct, frozen=True):

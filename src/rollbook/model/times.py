@@ -8,6 +8,7 @@ _RFC3339 = re.compile(
     r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.\d+)?(Z|z|[+-]\d\d:\d\d)", re.ASCII
 )
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_SECOND = timedelta(0, 1)
 
 
 def parse_time(text: str) -> datetime | None:
@@ -31,12 +32,12 @@ def parse_time(text: str) -> datetime | None:
 
 def from_epoch(seconds: int) -> datetime:
     """Turn Unix epoch seconds into a datetime; OverflowError outside the years 1 to 9999."""
-    return _EPOCH + timedelta(seconds=seconds)
+    return _EPOCH + timedelta(0, seconds)
 
 
 def to_epoch(time: datetime) -> int:
     """Turn an aware datetime into whole Unix epoch seconds, the fraction dropped."""
-    return (time - _EPOCH) // timedelta(seconds=1)
+    return (time - _EPOCH) // _SECOND
 
 
 def whole_seconds(time: datetime) -> datetime:

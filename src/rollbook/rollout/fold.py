@@ -46,6 +46,7 @@ _OF_USAGE = (
 )
 _KINDS_INSIDE = ("event_msg", "response_item")
 _MAX_TIMES = 256
+_MOST = (1 << 63) - 1
 
 
 class FoldState(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -103,8 +104,8 @@ class ThreadFold:
         self._tools: tuple[DynamicToolSpec, ...] | None = None
 
     @property
-    def metadata(self) -> ThreadMetadata:
-        """The thread as it is known now."""
+    def changes(self) -> dict[str, Any]:
+        """What is known now of the thread's fields that were told of, by name."""
         changes = dict(self._changes)
         if self._usage:
             changes |= {field: _count(self._usage, key) for key, field in _OF_USAGE}
@@ -113,7 +114,12 @@ class ThreadFold:
             changes["recency_at"] = parse_time(self._times[0])
         if not (self._before.model_provider or changes.get("model_provider")):
             changes["model_provider"] = self._default_provider
-        return msgspec.structs.replace(self._before, **changes)
+        return changes
+
+    @property
+    def metadata(self) -> ThreadMetadata:
+        """The thread as it is known now."""
+        return msgspec.structs.replace(self._before, **self.changes)
 
     @property
     def state(self) -> FoldState:
@@ -350,4 +356,5 @@ def _policies(payload: Mapping[str, Any]) -> dict[str, str]:
 
 def _count(usage: Mapping[str, Any], key: str) -> int:
     """A count as databases keep it: not negative (behaviour.md 42), below 2 to the 63."""
-    return min(max(integer_of(usage, key), 0), (1 << 63) - 1)
+    count = integer_of(usage, key)
+    return count if 0 <= count <= _MOST else min(max(count, 0), _MOST)

@@ -7,6 +7,7 @@ is stored as it is.  The functions take the home's absolute path as text and giv
 import heapq
 from collections.abc import Callable, Collection, Iterator
 from datetime import datetime
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from types import GenericAlias
@@ -25,6 +26,7 @@ from rollbook.store.statements import load
 
 COLUMNS = ThreadMetadata.__struct_fields__
 _GROUPED_BY = ("archived", "has_user_event", "source", "model_provider", "cwd")
+_SHOWN_ELSEWHERE = {*_GROUPED_BY, "archived_at", "title", "preview"}  # in other tables, too
 _GROUP = f"""(SELECT thread_groups.id FROM thread_groups
     WHERE {" AND ".join(f"thread_groups.{column} = :{column}" for column in _GROUPED_BY)})"""
 _STATEMENTS = {
@@ -53,10 +55,21 @@ def get(tx: Transaction, home: str, thread_id: str) -> ThreadMetadata | None:
     Errors: DamagedRowError for a row with impossible values (behaviour.md 15).
     """
     rows = tx.query(_STATEMENTS["get"], {"id": thread_id})
-    if not rows:
-        return None
-    thread = _from_row(rows[0], home)
-    if max(len(thread.title), len(thread.preview)) < SHOWN_CHARACTERS:
+    return _whole(tx, home, thread_id, rows[0]) if rows else None
+
+
+def get_folded(tx: Transaction, home: str, thread_id: str) -> tuple[ThreadMetadata, str] | None:
+    """Read one thread, and what its fold remembers, as JSON; otherwise as :func:`get`."""
+    rows = tx.query(_STATEMENTS["get_folded"], {"id": thread_id})
+    return (_whole(tx, home, thread_id, rows[0][:-1]), rows[0][-1]) if rows else None
+
+
+def _whole(tx: Transaction, home: str, thread_id: str, row: Row) -> ThreadMetadata:
+    """Make a thread of its row, and of the texts that stand elsewhere where they are long."""
+    if row[0] != thread_id:
+        raise _damaged(row)
+    thread = _from_row(row, home)
+    if len(thread.title) < SHOWN_CHARACTERS and len(thread.preview) < SHOWN_CHARACTERS:
         return thread
     for title, preview in tx.query(_STATEMENTS["texts"], {"id": thread_id}):
         thread = msgspec.structs.replace(thread, title=title, preview=preview)
@@ -87,7 +100,10 @@ def upsert(
 
     With a ``fold_state``, also what its fold remembers, which else stays as it is.
     """
-    row = _to_row(metadata, home)
+    row = _to_row(dict(zip(COLUMNS, msgspec.structs.astuple(metadata), strict=True)), home)
+    row["recency_at"] = to_epoch(metadata.recency_at or metadata.created_at)
+    row["has_user_event"] = int(metadata.has_user_event)
+    row["archived"] = int(metadata.archived_at is not None)
     whole = {"id": row["id"], "title": row["title"], "preview": row["preview"]}
     is_long = max(len(whole["title"]), len(whole["preview"])) > SHOWN_CHARACTERS
     if is_long:
@@ -104,10 +120,33 @@ def upsert(
         tx.execute(_STATEMENTS["forget_texts"], {"id": row["id"]})
 
 
-def fold_state(tx: Transaction, thread_id: str) -> str:
-    """Read what the fold of a thread remembers, as JSON; ``{}`` where there is nothing."""
-    rows = tx.query(_STATEMENTS["fold_state"], {"id": thread_id})
-    return str(rows[0][0]) if rows else "{}"
+def change(
+    tx: Transaction,
+    home: str,
+    before: ThreadMetadata,
+    values: dict[str, Any],
+    fold_state: str | None = None,
+) -> None:
+    """Set fields of a thread that was read in the same transaction; else as :func:`upsert`.
+
+    Only what differs is written: a column that is set is written anew, changed or not, and so is
+    each index that it is part of.
+    """
+    changes = {name: value for name, value in values.items() if value != getattr(before, name)}
+    if not _SHOWN_ELSEWHERE.isdisjoint(changes):
+        upsert(tx, home, msgspec.structs.replace(before, **changes), fold_state)
+        return
+    row = _to_row(changes, home)
+    if fold_state is not None:
+        row["fold_state"] = fold_state
+    if row:
+        tx.execute(_update(tuple(row)), row | {"id": before.id})
+
+
+@cache
+def _update(columns: tuple[str, ...]) -> str:
+    assignments = ", ".join(f"{column} = :{column}" for column in columns)
+    return f"UPDATE threads SET {assignments} WHERE id = :id"
 
 
 def delete(tx: Transaction, thread_id: str) -> None:
@@ -182,7 +221,7 @@ def readable(tx: Transaction, home: str, damaged: Path) -> Iterator[ThreadMetada
         whole = texts.get(row["id"], row)
         row |= {"title": whole["title"], "preview": whole["preview"]}
         try:
-            yield _from_row(tuple(row[column] for column in COLUMNS), home)
+            yield _from_checked_row(tuple(row[column] for column in COLUMNS), home)
         except DamagedRowError:
             continue  # of a damaged file some rows are
 
@@ -196,7 +235,7 @@ def _readable(
         found = []
         for row in rows:
             try:
-                found.append(_from_row(row, home))
+                found.append(_from_checked_row(row, home))
             except DamagedRowError as error:
                 on_damage(error)
         return found
@@ -346,20 +385,21 @@ class _Walk:
         return sql, parameters
 
 
-def _to_row(metadata: ThreadMetadata, home: str) -> dict[str, Any]:
-    values = zip(COLUMNS, msgspec.structs.astuple(metadata), strict=True)
-    row = {key: clean_text(v) if isinstance(v, str) else v for key, v in values}
-    row["rollout_path"] = clean_text(_relative(metadata.rollout_path, home))
-    row["created_at"] = to_epoch(metadata.created_at)
-    row["updated_at"] = to_epoch(metadata.updated_at)
-    row["recency_at"] = to_epoch(metadata.recency_at or metadata.created_at)
-    row["archived_at"] = metadata.archived_at and to_epoch(metadata.archived_at)
-    row["has_user_event"] = int(metadata.has_user_event)
-    row["archived"] = int(metadata.archived_at is not None)
+def _to_row(values: dict[str, Any], home: str) -> dict[str, Any]:
+    """Turn fields of a thread, all or some, into what is stored of them."""
+    row = {
+        column: clean_text(value)
+        if isinstance(value, str)
+        else to_epoch(value)
+        if isinstance(value, datetime)
+        else value
+        for column, value in values.items()
+    }
+    if "rollout_path" in values:
+        row["rollout_path"] = clean_text(_relative(values["rollout_path"], home))
     return row
 
 
-_PATH = COLUMNS.index("rollout_path")
 _HINTS = get_type_hints(ThreadMetadata)
 _STORED_AS = {datetime: int, datetime | None: int | None, bool: int}
 # A row as it is stored, and as it is given: two looks of a C library cost less than one of ours.
@@ -371,31 +411,42 @@ _STORED_ROWS, _GIVEN_ROWS = GenericAlias(list, (_Stored,)), GenericAlias(list, (
 _NUL_IN_JSON = b"\\u0000"
 
 
+def _from_checked_row(row: Row, home: str) -> ThreadMetadata:
+    _checked_id(row)
+    return _from_row(row, home)
+
+
 def _from_row(row: Row, home: str) -> ThreadMetadata:
+    """Make a thread of a row whose id is known to be one.  Errors: DamagedRowError."""
     try:
-        return _from_rows([row], home)[0]
+        msgspec.convert(row, _Stored)
+        _refuse_nul([row])
+        return _thread(msgspec.convert(row, _Given, strict=False), home)
     except (OverflowError, ValueError) as error:
         raise _damaged(row) from error
 
 
 def _from_rows(rows: list[Row], home: str) -> list[ThreadMetadata]:
     """Make threads of rows.  Errors: ValueError or OverflowError for impossible values in any."""
-    stored = msgspec.convert(rows, _STORED_ROWS)
+    msgspec.convert(rows, _STORED_ROWS)
+    _refuse_nul(rows)
     if not are_thread_ids([row[0] for row in rows]):
         raise ValueError("an id that is not in its canonical form")
-    if stringzilla.find(msgspec.json.encode(stored), _NUL_IN_JSON) >= 0 and _has_nul(rows):
-        raise ValueError("a NUL, which is never stored")
-    found = []
-    for given in msgspec.convert(rows, _GIVEN_ROWS, strict=False):
-        values = list(msgspec.structs.astuple(given))
-        if not values[_PATH].startswith("/"):
-            values[_PATH] = f"{home}/{values[_PATH]}"
-        found.append(ThreadMetadata(*values))
-    return found
+    return [_thread(given, home) for given in msgspec.convert(rows, _GIVEN_ROWS, strict=False)]
 
 
-def _has_nul(rows: list[Row]) -> bool:
-    return any("\0" in value for row in rows for value in row if isinstance(value, str))
+def _thread(given: Any, home: str) -> ThreadMetadata:
+    if not given.rollout_path.startswith("/"):
+        given.rollout_path = f"{home}/{given.rollout_path}"
+    return ThreadMetadata(*msgspec.structs.astuple(given))
+
+
+def _refuse_nul(rows: list[Row]) -> None:
+    """Refuse a NUL, which is never stored: it would show in JSON, where one search finds it."""
+    if stringzilla.find(msgspec.json.encode(rows), _NUL_IN_JSON) >= 0 and any(
+        "\0" in value for row in rows for value in row if isinstance(value, str)
+    ):
+        raise ValueError("a NUL in a text")
 
 
 def _checked_id(row: Row) -> str:

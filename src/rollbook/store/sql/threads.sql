@@ -1,6 +1,9 @@
 -- get: One thread by id.
 SELECT {columns} FROM threads WHERE id = :id
 
+-- get_folded: The same, with what its fold remembers.
+SELECT {columns}, fold_state FROM threads WHERE id = :id
+
 -- exists: One row if the thread is known.
 SELECT 1 FROM threads WHERE id = :id
 
@@ -43,7 +46,3 @@ UPDATE threads SET name = :name WHERE id = :id AND (name IS NULL OR name <> :nam
 -- without_rollout_file: Threads of this home that no indexed rollout stands for.
 SELECT id, rollout_path FROM threads
 WHERE id IN (SELECT id FROM threads EXCEPT SELECT thread_id FROM rollout_files)
-
-
--- fold_state: What the fold remembers of a thread.
-SELECT fold_state FROM threads WHERE id = :id
