@@ -5,6 +5,7 @@ that isn't sure where it stopped may start earlier.
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from typing import Any, ClassVar
 
 import msgspec
@@ -109,9 +110,9 @@ class ThreadFold:
         changes = dict(self._changes)
         if self._usage:
             changes |= {field: _count(self._usage, key) for key, field in _OF_USAGE}
-        self._keep_last_time()
-        if self._times:
-            changes["recency_at"] = parse_time(self._times[0])
+        last_time = self._last_time()
+        if last_time is not None:
+            changes["recency_at"] = last_time
         if not (self._before.model_provider or changes.get("model_provider")):
             changes["model_provider"] = self._default_provider
         return changes
@@ -164,12 +165,17 @@ class ThreadFold:
         if is_turn_record(item):
             self._times.append(item.timestamp)
             if len(self._times) >= _MAX_TIMES:
-                self._keep_last_time()
+                self._last_time()
 
-    def _keep_last_time(self) -> None:
-        while self._times and parse_time(self._times[-1]) is None:
+    def _last_time(self) -> datetime | None:
+        """Find the last text that is a time, and forget those before it."""
+        while self._times:
+            last_time = parse_time(self._times[-1])
+            if last_time is not None:
+                del self._times[:-1]
+                return last_time
             self._times.pop()
-        del self._times[:-1]
+        return None
 
     def _session_meta(self, payload: Mapping[str, Any]) -> None:
         if not is_meta_of(payload, self._before.id):
