@@ -19,8 +19,9 @@ from rollbook.model.times import whole_seconds
 DEFAULT_SANDBOX_POLICY = '{"type":"read-only"}'
 DEFAULT_APPROVAL_MODE = "on-request"
 _CANONICAL_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
-_CANONICAL_IDS = re.compile(rf"(?:{_CANONICAL_ID.pattern} )*", re.ASCII)
+_DIGITS = b"0123456789abcdef"
 _ID_AND_SPACE = 37
+_MARKS_AT = ((8, "-"), (13, "-"), (18, "-"), (23, "-"), (36, " "))  # all else are digits
 # What a lenient parser takes. uuid.UUID alone takes more: whatever int() reads as a number.
 _LENIENT_ID = re.compile(
     r"[0-9a-f]{32}|(urn:uuid:)?(\{)?[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?(2)\})",
@@ -129,7 +130,12 @@ class DynamicToolSpec(msgspec.Struct, frozen=True):
 def are_thread_ids(texts: list[str]) -> bool:
     """Say whether all of some texts are thread ids in their canonical form."""
     joined = " ".join([*texts, ""])
-    return len(joined) == _ID_AND_SPACE * len(texts) and bool(_CANONICAL_IDS.fullmatch(joined))
+    return (
+        len(joined) == _ID_AND_SPACE * len(texts)
+        and all(joined[at::_ID_AND_SPACE] == mark * len(texts) for at, mark in _MARKS_AT)
+        and len(joined.encode("utf-8", "replace").translate(None, _DIGITS))
+        == len(_MARKS_AT) * len(texts)
+    )
 
 
 def parse_thread_id(text: str) -> str:

@@ -421,7 +421,7 @@ def _from_row(row: Row, home: str) -> ThreadMetadata:
     try:
         msgspec.convert(row, _Stored)
         _refuse_nul([row])
-        return _thread(msgspec.convert(row, _Given, strict=False), home)
+        return _threads([msgspec.convert(row, _Given, strict=False)], home)[0]
     except (OverflowError, ValueError) as error:
         raise _damaged(row) from error
 
@@ -432,13 +432,16 @@ def _from_rows(rows: list[Row], home: str) -> list[ThreadMetadata]:
     _refuse_nul(rows)
     if not are_thread_ids([row[0] for row in rows]):
         raise ValueError("an id that is not in its canonical form")
-    return [_thread(given, home) for given in msgspec.convert(rows, _GIVEN_ROWS, strict=False)]
+    return _threads(msgspec.convert(rows, _GIVEN_ROWS, strict=False), home)
 
 
-def _thread(given: Any, home: str) -> ThreadMetadata:
-    if not given.rollout_path.startswith("/"):
-        given.rollout_path = f"{home}/{given.rollout_path}"
-    return ThreadMetadata(*msgspec.structs.astuple(given))
+def _threads(given: list[Any], home: str) -> list[ThreadMetadata]:
+    """Make threads of their fields, the paths of their rollouts absolute."""
+    base = f"{home}/"
+    for each in given:
+        if not each.rollout_path.startswith("/"):
+            each.rollout_path = base + each.rollout_path
+    return [ThreadMetadata(*values) for values in map(msgspec.structs.astuple, given)]
 
 
 def _refuse_nul(rows: list[Row]) -> None:
