@@ -13,7 +13,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,8 +20,6 @@ from pathlib import Path
 import apsw
 from figures import Figure, Goal, Scale, run_alone
 from homes import generated_home, huge_home
-
-from rollbook import StateRuntime
 
 COMMAND = str(Path(sys.executable).with_name("rollbook"))
 _FIRST = 50
@@ -90,22 +87,26 @@ class Bench:
         return sum(file.stat().st_size for file in self._index.iterdir())
 
     def until_listed(self) -> float:
-        """Seconds from the start of a sync until another connection sees the newest threads."""
+        """Seconds from the start of the process until another one can read the newest threads."""
         shutil.rmtree(self._index, ignore_errors=True)
-        database = self._index / "state.sqlite"
-        newest = sorted((path.name for path in self._home.rglob("rollout-*")), reverse=True)
-        ids = {name[-42:-6] for name in newest[:_FIRST]}
-        with StateRuntime.open(self._home, database=database, backfill=False) as state:
-            reader = apsw.Connection(str(database))
-            started = time.perf_counter()
-            sync = threading.Thread(target=state.sync)
-            sync.start()
-            while not ids <= {row[0] for row in reader.execute("SELECT id FROM threads")}:
+        newest = sorted(path.name for path in self._home.glob("sessions/**/rollout-*"))[-_FIRST:]
+        ids = {name[-42:-6] for name in newest}
+        started = time.perf_counter()
+        with subprocess.Popen(
+            self._sync(self._home, "2"), env=self._environment, stdout=subprocess.DEVNULL
+        ):
+            while not ids <= self._listed():
                 time.sleep(_LOOK_EVERY_S)
-            taken = time.perf_counter() - started
-            sync.join()
-            reader.close()
-        return taken
+            return time.perf_counter() - started
+
+    def _listed(self) -> set[str]:
+        """Read which threads the index has, with a connection of its own."""
+        try:
+            flags = apsw.SQLITE_OPEN_READONLY
+            reader = apsw.Connection(str(self._index / "state.sqlite"), flags=flags)
+            return {row[0] for row in reader.execute("SELECT id FROM threads")}
+        except (apsw.CantOpenError, apsw.BusyError, apsw.SQLError):
+            return set()  # it is being made
 
     def peak_bytes(self, home: Path) -> int:
         """The peak memory of a sync of any home and of its workers, added up."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rollbook import SortKey, StateRuntime
+from rollbook import SortKey, StateRuntime, SyncProgress
 from rollbook.rollout import extract as extract_module
 from rollbook.store import files
 from rollbook.testing import (
@@ -389,6 +389,25 @@ def test_progress_reaches_the_end(corpus_home):
         state.sync(progress=seen.append)
     assert [step.files_done for step in seen] == list(range(1, 30))
     assert (seen[-1].files_total, seen[-1].bytes_done) == (29, seen[-1].bytes_total)
+
+
+def test_the_newest_threads_are_there_before_the_others_are_read(home, state):
+    ids = [f"{number:08x}-0000-4000-8000-000000000000" for number in range(90)]
+    for number, thread_id in enumerate(ids):
+        time = f"2026-01-{1 + number // 10:02}T10-00-{number % 10:02}"
+        write_rollout(home, thread_id, [session_meta(thread_id), user_message("x")], time=time)
+    unreadable = write_rollout(home, ID, [b"x"], time="2026-01-09T10-00-11")
+    listed = []
+
+    def look(progress: SyncProgress) -> None:
+        if progress.files_total > 60 and not listed:
+            with state._engine.read() as tx:
+                listed.extend(row[0] for row in tx.query("SELECT id FROM threads"))
+
+    stats = state.sync(progress=look)
+    assert set(ids[-50:]) <= set(listed) < set(ids)
+    assert (stats.scanned, stats.indexed, stats.unchanged, stats.failed) == (91, 90, 0, 1)
+    assert [failure.path for failure in stats.failures] == [unreadable.relative_to(home).as_posix()]
 
 
 def test_a_damaged_row_is_written_anew_by_a_read_and_by_a_rebuild(home, state, caplog):

@@ -11,6 +11,7 @@ from rollbook.rollout.layout import (
     archived_path,
     find_rollouts,
     list_rollouts,
+    newest_rollouts,
     parse_rollout_name,
     resolve_home,
     unarchived_path,
@@ -88,6 +89,16 @@ def test_files_at_any_depth_are_found_and_others_left_out(home):
         file.relative_to(home).as_posix() for file in (path, deep)
     )
     assert listing.complete_roots == ("sessions",)
+
+
+def test_the_newest_are_found_by_the_names_of_their_directories(home):
+    days = ["2025-12-31", "2026-01-09", "2026-01-10", "2026-02-01"]
+    for day in days * 3:
+        write_rollout(home, str(uuid.uuid4()), [], time=f"{day}T10-00-00")
+    write_rollout(home, ID, [], archived=True)
+    newest = [file.path for file in newest_rollouts(home, 4)]
+    assert sorted(path[9:19] for path in newest) == ["2026/01/10"] * 3 + ["2026/02/01"] * 3
+    assert len(newest_rollouts(home, 100)) == 12
 
 
 def test_of_a_plain_and_a_compressed_file_the_plain_one_counts(home):

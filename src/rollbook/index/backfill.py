@@ -22,6 +22,7 @@ from rollbook.rollout.layout import (
     RolloutFile,
     list_rollouts,
     locate,
+    newest_rollouts,
     parse_rollout_name,
     plain_name,
     stat_rollout,
@@ -32,7 +33,7 @@ from rollbook.store.engine import Engine, Transaction
 from rollbook.store.files import BackfillState, FileRow
 from rollbook.telemetry import BACKFILL_DURATION, BACKFILL_ROLLOUTS, ERRORS, count, measure
 
-_FIRST_BATCH = 50  # so that the newest threads can be listed at once
+_FIRST = 50  # rollouts of a new index: so many of the newest threads can be listed at once
 _BATCH = 256
 _MAX_BATCH_S = 0.5
 _UNREAD = (-2, -2)  # the state of a list of names that is there and can't be read
@@ -76,6 +77,7 @@ class Backfill:
         self.names = self._read_names() if names is None else names
         self._indexer = Indexer(engine, home, default_provider, self.names, rebuild=rebuild)
         self._counts = {"indexed": 0, "unchanged": 0, "parse_errors": 0, "bytes_read": 0}
+        self._files_done = self._files_total = self._bytes_done = self._bytes_total = 0
         self._moved: set[str] = set()  # rollout paths that were followed to another place
         self._lost: list[str] = []  # those that were no longer there when they were to be read
         self.changed: set[str] = set()
@@ -100,16 +102,21 @@ class Backfill:
         return stats
 
     def _run(self, started: float) -> BackfillStats:
+        with self._engine.read() as tx:
+            state = files.get_backfill_state(tx)
+        done = self._read_newest() if state is None and self._paths is None else {}
         listing = self._listing()
         self._failures += listing.failures
         with self._engine.read() as tx:
             forgotten = files.forgotten(tx) if self._paths is None else set()
-            state = files.get_backfill_state(tx)
             left, known = self._compare(tx, listing, forgotten)
-        self._counts["unchanged"] = len(listing.files) - len(left)
+        still = {path for path, file in done.items() if listing.files.get(path) == file}
+        self._counts["indexed"] -= len(done.keys() & listing.files.keys() - still)  # once more
+        left = {path: file for path, file in left.items() if path not in still}
+        self._counts["unchanged"] = len(listing.files) - len(left) - len(still)
         changed = self._changed(left, known, forgotten)
         changed = self._follow_moves(changed, listing, known)
-        self._read(self._jobs(changed, known))
+        self._read(self._jobs(changed, known), self._workers)
         if self._lost:
             listing, known = self._look_again(listing)
         removed = 0
@@ -125,6 +132,20 @@ class Backfill:
             failures=tuple(self._failures),
             **self._counts,
         )
+
+    def _read_newest(self) -> dict[str, RolloutFile]:
+        """Index the newest rollouts of a home that was never indexed, before all of it is walked.
+
+        Says which these were; those that the index has are none of them.
+        """
+        with self._engine.read() as tx:
+            newest = [
+                file
+                for file in newest_rollouts(self._home, _FIRST)
+                if self._rebuild or files.get(tx, file.path) is None
+            ]
+        self._read(self._jobs(newest, {}), workers=1)
+        return {file.path: file for file in newest}
 
     def _listing(self) -> HomeListing:
         if self._paths is None:
@@ -163,7 +184,7 @@ class Backfill:
         with self._engine.read() as tx:
             _, known = self._compare(tx, now)
         moved = [file for path, file in now.files.items() if path not in before.files]
-        self._read(self._jobs(moved, known))
+        self._read(self._jobs(moved, known), self._workers)
         return now, known
 
     def _changed(
@@ -232,33 +253,34 @@ class Backfill:
         with self._engine.read() as tx:
             return [self._indexer.plan(tx, file, known.get(file.path)) for file in changed]
 
-    def _read(self, jobs: list[Job]) -> None:
-        files_total, bytes_total = len(jobs), sum(job.file.size for job in jobs)
-        bytes_done = 0
+    def _read(self, jobs: list[Job], workers: int) -> None:
+        self._files_total += len(jobs)
+        self._bytes_total += sum(job.file.size for job in jobs)
         batch: list[tuple[Job, Result]] = []
-        limit, batch_started = _FIRST_BATCH, time.monotonic()
-        with closing(run_all(self._home, self._default_provider, jobs, self._workers)) as results:
-            for done, (job, result) in enumerate(results, 1):
+        batch_started = time.monotonic()
+        with closing(run_all(self._home, self._default_provider, jobs, workers)) as results:
+            for job, result in results:
                 batch.append((job, result))
-                bytes_done += job.file.size
                 self._count(job, result)
-                if len(batch) >= limit or time.monotonic() - batch_started > _MAX_BATCH_S:
+                if len(batch) >= _BATCH or time.monotonic() - batch_started > _MAX_BATCH_S:
                     self._indexer.store(batch)
-                    batch, limit, batch_started = [], _BATCH, time.monotonic()
-                self._report(done, files_total, bytes_done, bytes_total)
+                    batch, batch_started = [], time.monotonic()
+                self._report(job)
                 if self._stop.is_set():
                     break
         if batch:
             self._indexer.store(batch)
 
-    def _report(self, files_done: int, files_total: int, bytes_done: int, bytes_total: int) -> None:
+    def _report(self, job: Job) -> None:
+        self._files_done += 1
+        self._bytes_done += job.file.size
         if self._progress:
             self._progress(
                 SyncProgress(
-                    files_done=files_done,
-                    files_total=files_total,
-                    bytes_done=bytes_done,
-                    bytes_total=bytes_total,
+                    files_done=self._files_done,
+                    files_total=self._files_total,
+                    bytes_done=self._bytes_done,
+                    bytes_total=self._bytes_total,
                 )
             )
 

@@ -23,7 +23,6 @@ from rollbook.rollout.layout import RolloutFile
 
 WORTH_WORKERS_BYTES = 32 << 20  # below this, starting processes takes longer than reading
 _AHEAD = 48  # jobs that a worker has, so that it can go on while we store what was read
-_FIRST = 50  # jobs that are read here, as there is a result before a worker has started
 _PIPE_BYTES = 1 << 16
 _LENGTH_BYTES = 4
 
@@ -53,6 +52,7 @@ class Success(msgspec.Struct, frozen=True, tag=True):
 
 
 Result = Success | Failure | Gone
+_results = msgspec.json.Decoder(Success | Failure | Gone)
 
 
 class WorkerTask(msgspec.Struct, frozen=True):
@@ -142,7 +142,7 @@ class _Worker:
         self._received += block or b""
         done = []
         while (answer := _first_frame(self._received)) is not None:
-            result = msgspec.json.decode(answer, type=Success | Failure | Gone)
+            result = _results.decode(answer)
             del self._received[: _LENGTH_BYTES + len(answer)]
             done.append((self.pending.popleft(), result))
         return done
@@ -165,19 +165,18 @@ class _Workers:
     def __init__(self, home: Path, default_provider: str, jobs: list[Job], count: int) -> None:
         self._home = home
         self._default_provider = default_provider
-        self._first = deque(jobs[:_FIRST])
-        self._jobs = deque(jobs[_FIRST:])
+        self._jobs = deque(jobs)
         self._missing = count
         self._workers: list[_Worker] = []
 
     def results(self) -> Iterator[tuple[Job, Result]]:
         try:
-            while self._first or self._jobs or self._workers:
+            while self._jobs or self._workers:
                 self._start()
                 for worker in list(self._workers):
                     yield from self._exchange(worker)
-                if own := self._first or self._jobs:
-                    job = own.popleft()
+                if self._jobs:
+                    job = self._jobs.popleft()
                     yield job, run(self._home, self._default_provider, job)
                 elif self._workers:
                     self._workers[0].wait()

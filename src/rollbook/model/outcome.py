@@ -60,7 +60,10 @@ class WatchUpdate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SyncProgress(msgspec.Struct, frozen=True, kw_only=True):
-    """How far a sync is: rollouts and their bytes, done and in all."""
+    """How far a sync is: rollouts and their bytes, done and in all, as far as it has looked.
+
+    The newest rollouts of a new index are read before it has looked for all.
+    """
 
     files_done: int
     files_total: int

@@ -269,6 +269,22 @@ class HomeListing(msgspec.Struct):
     complete_roots: tuple[str, ...]
 
 
+def newest_rollouts(home: Path, count: int) -> list[RolloutFile]:
+    """Find at least so many of the newest active rollouts, if there are, without walking the rest.
+
+    Newest by the directories, which are called by date.
+    """
+    files: dict[str, RolloutFile] = {}
+    directory = ""
+    for entry, path in _entries(home, SESSIONS, _log_failure):
+        before, directory = directory, path.rpartition("/")[0]
+        if len(files) >= count and directory != before:
+            break
+        if _is_regular_rollout(entry):
+            _add_file(files, entry, path, _log_failure)
+    return list(files.values())
+
+
 def list_rollouts(home: Path) -> HomeListing:
     """Walk both roots, at any depth, without following links and without opening a file.
 
@@ -326,13 +342,14 @@ def _entries(
 ) -> Iterator[tuple["os.DirEntry[str]", str]]:
     """Yield every file below a root with its path; report what can't be walked or is a link.
 
-    The failure of a directory has a path that ends in a slash.
+    The directory with the greatest name comes first.  The failure of a directory has a path that
+    ends in a slash.
     """
     pending = [root]
     while pending:
         directory = pending.pop()
-        children = _children(home, directory, report)
-        for entry in children:
+        below = len(pending)
+        for entry in _children(home, directory, report):
             path = f"{directory}/{entry.name}"
             if not path.isprintable() and not _is_unicode(path):
                 report(RolloutFailure(ascii(path)[1:-1], "has a name that is not valid UTF-8"))
@@ -345,6 +362,7 @@ def _entries(
                 report(RolloutFailure(path, "is a directory, not a file"))
             else:
                 pending.append(path)
+        pending[below:] = sorted(pending[below:])
 
 
 def _children(
