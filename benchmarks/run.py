@@ -18,6 +18,7 @@ from pathlib import Path
 import bench_backfill
 import bench_growth
 import bench_list
+import bench_logs
 import bench_points
 import bench_startup
 import bench_unchanged
@@ -61,7 +62,14 @@ def main() -> None:
 
 
 def _all(scale: Scale, points: list[Point]) -> Iterator[Figure]:
-    for bench in (bench_backfill, bench_unchanged, bench_list, bench_points, bench_startup):
+    for bench in (
+        bench_backfill,
+        bench_unchanged,
+        bench_list,
+        bench_points,
+        bench_startup,
+        bench_logs,
+    ):
         yield from bench.measure(scale)
     points.extend(bench_growth.points(scale))
     yield from bench_growth.figures_of(points)

@@ -399,3 +399,28 @@ def test_the_reader_takes_a_log_database_itself(home, path, own):
     logs = home / "rollbook" / "logs.sqlite"
     assert LogReader.open(database=logs).path == logs
     assert LogReader.open(database=logs).last_id() == 1
+
+
+def settle(path: Path) -> None:
+    """Have all of a database's files look as if they had been left alone for long."""
+    for file in path.parent.iterdir():
+        os.utime(file, ns=(1, 1))
+
+
+def test_whether_a_database_has_changed_shows_without_opening_it(home):
+    reader = LogReader.open(home)
+    assert reader.state() is None
+    with StateRuntime.open(home, backfill=False) as state:
+        state.insert_log(LogEntry(1, 0, "INFO", "t"))
+        assert reader.state() is None  # another row might come at the same time by the file's clock
+        settle(reader.path)
+        before = reader.state()
+        assert before is not None
+        reader.query_logs(LogQuery())
+        assert reader.state() == before
+        state.insert_log(LogEntry(1, 0, "INFO", "t"))
+        assert reader.state() != before
+        settle(reader.path)
+        assert reader.state() != before  # by the size of the log
+    settle(reader.path)
+    assert reader.state() is not None

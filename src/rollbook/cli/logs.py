@@ -167,12 +167,14 @@ def _follow(
 ) -> Iterator[list[LogRow]]:
     """Yield the last rows and then, for ever, what came since; ends when nobody reads any more."""
     seen: int | None = None  # the largest id that was looked at
+    looked_at: tuple[int, ...] | None = None  # the state of the file then, if that tells
     if not reader.exists():
         render.note(f"There are no logs yet at {reader.path}: waiting for them")
         seen = 0
     while True:
         try:
-            if reader.exists():
+            state = reader.state()
+            if (state is None or state != looked_at) and reader.exists():
                 last_id = reader.last_id()
                 if seen is None:
                     yield _newest(
@@ -181,6 +183,7 @@ def _follow(
                 else:  # smaller ids than before: all was deleted, or the file began anew
                     yield from _between(reader, query, seen if last_id >= seen else 0, last_id)
                 seen = last_id
+            looked_at = state
         except (DatabaseBusyError, FileNotFoundError) as error:
             _log.info("looking again at %s: %s", reader.path, error)  # it is being replaced
         if _nobody_reads(poll_ms):

@@ -5,8 +5,9 @@ import time
 from collections.abc import Callable
 
 from rollbook.model.log import LogLimits, LogQuery
-from rollbook.store import logs
+from rollbook.store import log_marks, logs
 from rollbook.store.engine import Transaction
+from rollbook.store.log_conditions import LARGEST_ID
 from rollbook.store.logs import Amount
 from rollbook.store.sqlite import SqliteEngine
 
@@ -31,6 +32,7 @@ class Bounds:
         self._limits = limits
         self._stop = stop
         self._excess: Deletion | None = None
+        self._has_deleted = True  # or another process, that was killed
         self._expires_next = time.monotonic()
         with engine.read() as tx:  # who writes old rows on purpose keeps them for a while
             self._up_to_id = logs.max_id(tx, LogQuery())
@@ -45,13 +47,18 @@ class Bounds:
             excess(tx, min(2 * rows, _STEP.rows))
 
     def keep(self) -> None:
-        """Delete what is too old, what is too much of a thread and of all; then shrink the file."""
+        """Delete what is too old, what is too much of a thread and of all; then shrink the file.
+
+        Before, mark what has no marks yet, and afterwards take away those of what is gone.
+        """
+        self._in_steps(_mark)
         self._expire()
         while (thread_id := self._largest_thread()) is not None:
             if not self._delete(self._excess_of(thread_id)):
                 break  # the count was wrong, then
         if self._engine.used_bytes() > self._limits.max_bytes * _TRIM_FROM:
             self._delete(self._excess_of_all)
+        self._forget_marks()
         self._shrink()
 
     def _expire(self) -> None:
@@ -60,7 +67,7 @@ class Bounds:
             return
         oldest = int(time.time()) - self._limits.retention_days * _DAY_S
         self.delete_before(oldest, self._up_to_id)
-        self._up_to_id = logs.LARGEST_ID
+        self._up_to_id = LARGEST_ID
         self._expires_next = time.monotonic() + _DAY_S
 
     def _shrink(self) -> None:
@@ -77,11 +84,38 @@ class Bounds:
                 return
             is_settled = self._engine.settle()
 
-    def delete_before(self, ts: int, up_to_id: int = logs.LARGEST_ID) -> int:
+    def delete_before(self, ts: int, up_to_id: int = LARGEST_ID) -> int:
         """Delete all rows before a time; says how many."""
-        return self._in_steps(
-            lambda tx, rows: logs.delete_before(tx, ts, Amount(rows, _STEP.bytes), up_to_id)
-        )
+        total = last = 0
+        while ts > -LARGEST_ID - 1 and not self._stop.is_set():
+            query = LogQuery(to_ts=ts - 1, after_id=last, up_to_id=up_to_id, limit=_STEP.rows)
+            with (
+                self._engine.read() as tx
+            ):  # finding them may take longer than a writer should wait
+                found = logs.ids(tx, query)
+            if not found:
+                break
+            with self._engine.write() as tx:
+                deleted = logs.delete(tx, found, _STEP.bytes)
+            self._has_deleted = True
+            total += len(deleted)
+            last = deleted[-1] if deleted else found[-1]
+            self._stop.wait(_PAUSE_S)
+        return total
+
+    def _forget_marks(self) -> None:
+        """Take the marks of rows away that were deleted."""
+        while self._has_deleted and not self._stop.is_set():
+            self._has_deleted = False
+            with self._engine.read() as tx:
+                spans = log_marks.empty_spans(tx, _STEP.rows)
+            if len(spans) == _STEP.rows:
+                self._has_deleted = True  # there are more
+            for span in spans:
+                with self._engine.write() as tx:
+                    log_marks.forget_empty(tx, span)
+                if self._stop.wait(_PAUSE_S):
+                    return
 
     def _largest_thread(self) -> str | None:
         if self._stop.is_set():
@@ -107,7 +141,7 @@ class Bounds:
         return logs.delete_oldest(tx, Amount(rows, min(excess, _STEP.bytes)))
 
     def _delete(self, excess: Deletion) -> int:
-        self._excess = excess
+        self._excess, self._has_deleted = excess, True
         try:
             return self._in_steps(excess)
         finally:
@@ -122,3 +156,10 @@ class Bounds:
             total += deleted
             if not deleted or self._stop.wait(_PAUSE_S):
                 return total
+
+
+def _mark(tx: Transaction, rows: int) -> int:
+    """Mark what comes next, however few rows may be deleted at once."""
+    del rows
+    log_marks.merge_texts(tx, log_marks.SPAN_SIZE)
+    return log_marks.mark_next(tx, 1)

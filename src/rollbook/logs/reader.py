@@ -53,6 +53,13 @@ class LogReader:
             lambda tx: bool(tx.query("SELECT 1 FROM sqlite_schema LIMIT 1"))
         )
 
+    def state(self) -> tuple[int, ...] | None:
+        """Say what is different once rows have come, at the cost of a look at the file's times.
+
+        None where there is no file, or where another change might not show yet.
+        """
+        return self._snapshot.state()
+
     def query_logs(self, query: LogQuery) -> list[LogRow]:
         """Read the rows that a query asks for, as :meth:`rollbook.StateRuntime.query_logs`.
 

@@ -20,6 +20,8 @@ class Schema(msgspec.Struct, frozen=True):
 
     ``gives_back``: deletions are large enough that the file should shrink after them.
     ``is_derived``: all of it can be made again, so a file that looks wrong is no loss.
+    ``checkpoint_pages``: as many are written before they are brought into the file, by whoever
+    writes the last of them; many cost the least, and few hold up that one the least.
     """
 
     name: str
@@ -27,6 +29,7 @@ class Schema(msgspec.Struct, frozen=True):
     damage_hint: str
     gives_back: bool = False
     is_derived: bool = False
+    checkpoint_pages: int = 4000
 
 
 # The marks keep another program's database, or the wrong one of ours, from being taken for it.
@@ -41,6 +44,7 @@ LOGS = Schema(
     application_id=0x526C6F67,  # "Rlog"
     damage_hint="move the file away; logging then goes on in a new one",
     gives_back=True,
+    checkpoint_pages=1000,
 )
 
 
@@ -68,7 +72,7 @@ class Transaction(Protocol):
     def in_list(self, column: str, parameter: str) -> str:
         """Give the condition that a column is one of a list of values."""
 
-    def list_value(self, values: Sequence[str] | Sequence[int]) -> Any:
+    def list_value(self, values: Sequence[str] | Sequence[int] | Sequence[tuple[int, int]]) -> Any:
         """Give the form in which a list is bound to a parameter of the two above, of any length."""
 
     def script(self, sql: str) -> None:

@@ -1,16 +1,21 @@
 """Log rows in the database (behaviour.md 125, 128 to 130), and how much each thread takes."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
+
+import msgspec
 
 from rollbook.model.log import LogEntry, LogQuery, LogRow
 from rollbook.model.thread import clean_text
+from rollbook.store import log_conditions, log_marks
 from rollbook.store.engine import Row, Transaction
+from rollbook.store.log_conditions import LARGEST_ID, Conditions, countable
+from rollbook.store.log_marks import SPAN_SIZE
+from rollbook.store.log_places import places
 from rollbook.store.statements import load
 
 THREADLESS = ""
-LARGEST_ID = (1 << 63) - 1
 
 
 class Amount(NamedTuple):
@@ -36,8 +41,11 @@ _TEXTS = slice(_COLUMNS.index("target"), None)  # those that make a row large
 _ROW_BYTES = 100  # what a row and its index entries take beside its texts, about
 _SIZE = f"""{_ROW_BYTES} + octet_length(target) + coalesce(octet_length(message), 0)
     + coalesce(octet_length(module_path), 0) + coalesce(octet_length(file), 0)"""
-_STATEMENTS = {name: sql.format(size=_SIZE) for name, sql in load("logs.sql").items()}
-_LEVEL = "CASE upper(level) WHEN 'WARNING' THEN 'WARN' ELSE upper(level) END"
+_STATEMENTS = {name: sql.replace("{size}", _SIZE) for name, sql in load("logs.sql").items()}
+
+_BETWEEN = Conditions(["id BETWEEN :first AND :last"], {})
+_RANGES = "(SELECT value ->> 0 AS low, value ->> 1 AS high FROM json_each(:ranges)) CROSS JOIN logs"
+_AMONG = Conditions(["id BETWEEN low AND high"], {})
 
 
 def insert(tx: Transaction, entries: Iterable[LogEntry]) -> int:
@@ -48,6 +56,8 @@ def insert(tx: Transaction, entries: Iterable[LogEntry]) -> int:
     for row in rows:
         sizes[row[_THREAD] or THREADLESS] += _size_of(row)
     _count(tx, sizes)
+    if not log_marks.mark_next(tx, len(rows) // SPAN_SIZE + 1) or len(rows) >= SPAN_SIZE:
+        log_marks.merge_texts(tx, len(rows))
     return sizes.total()
 
 
@@ -59,33 +69,55 @@ def begin_after(tx: Transaction, row_id: int) -> None:
 def restore(tx: Transaction, rows: Sequence[dict[str, Any]]) -> int:
     """Put rows back that have ids; says how many were not there already."""
     sizes: Counter[str] = Counter()
-    restored = 0
+    restored: list[int] = []
     for row in rows:
         if tx.query(_STATEMENTS["restore"], row):
             sizes[row["thread_id"] or THREADLESS] += _size_of(tuple(row[c] for c in _COLUMNS))
-            restored += 1
+            restored.append(row["id"])
     _count(tx, sizes)
-    return restored
+    log_marks.mark_again(tx, restored)
+    return len(restored)
 
 
 def select(tx: Transaction, query: LogQuery, *, message_column: str = "message") -> list[LogRow]:
     """Read the rows that a query asks for; ``message_column`` is what the table calls it."""
-    where, parameters = _conditions(tx, query, message_column)
-    order = "DESC" if query.descending else "ASC"
-    limit = "" if query.limit is None else " LIMIT :n"
-    rows = tx.query(
-        f"SELECT id, ts, ts_nanos, level, target, {message_column}, thread_id, file, line"
-        f" FROM logs{where} ORDER BY id {order}{limit}",
-        parameters | ({} if query.limit is None else {"n": _countable(query.limit)}),
-    )
-    return [LogRow(*row) for row in rows]
+    columns = f"id, ts, ts_nanos, level, target, {message_column}, thread_id, file, line"
+    return [LogRow(*row) for row in _find(tx, query, columns, message_column)]
+
+
+def ids(tx: Transaction, query: LogQuery, *, message_column: str = "message") -> list[int]:
+    """Read the ids of the rows that a query asks for."""
+    return [row_id for (row_id,) in _find(tx, query, "id", message_column)]
 
 
 def max_id(tx: Transaction, query: LogQuery, *, message_column: str = "message") -> int:
     """Read the largest id that a query finds, whatever its limit; 0 where it finds none."""
-    where, parameters = _conditions(tx, query, message_column)
-    rows = tx.query(f"SELECT id FROM logs{where} ORDER BY id DESC LIMIT 1", parameters)
-    return int(rows[0][0]) if rows else 0
+    newest = msgspec.structs.replace(query, limit=1, descending=True)
+    return next(iter(ids(tx, newest, message_column=message_column)), 0)
+
+
+def _find(tx: Transaction, query: LogQuery, columns: str, message_column: str) -> list[Row]:
+    """Read columns of the rows that a query asks for: of all rows, or of where marks say."""
+    limit = LARGEST_ID if query.limit is None else countable(query.limit)
+    end = f"ORDER BY id {'DESC' if query.descending else 'ASC'} LIMIT :n"
+    asked = log_conditions.of_row(tx, query, message_column)
+    if not log_marks.are_kept(tx):
+        asked += log_conditions.of_id(query)
+        sql = f"SELECT {columns} FROM logs{asked.where} {end}"
+        return tx.query(sql, asked.values | {"n": limit})
+    found: list[Row] = []
+    for ranges in places(tx, query) if limit else ():
+        values = asked.values | {"n": limit - len(found)}
+        if len(ranges) == 1:
+            within, table = asked + _BETWEEN, "logs"
+            values |= {"first": ranges[0][0], "last": ranges[0][1]}
+        else:
+            within, table = asked + _AMONG, _RANGES
+            values["ranges"] = tx.list_value(ranges)
+        found += tx.query(f"SELECT {columns} FROM {table}{within.where} {end}", values)
+        if len(found) == limit:
+            break
+    return found
 
 
 def thread_ids(tx: Transaction, prefix: str, limit: int) -> list[str]:
@@ -94,29 +126,48 @@ def thread_ids(tx: Transaction, prefix: str, limit: int) -> list[str]:
     One statement for each, as a thread may have a million rows.
     """
     found: list[str] = []
+    table = "log_threads" if log_marks.are_kept(tx) else "logs"
     parameters = {"low": prefix, "high": prefix + chr(0x10FFFF)}
-    while len(found) < limit and (rows := tx.query(_STATEMENTS["next_thread"], parameters)):
+    sql = _STATEMENTS["next_thread"].format(table=table)
+    while len(found) < limit and (rows := tx.query(sql, parameters)):
         found.append(rows[0][0])
         parameters["low"] = found[-1] + "\x01"
     return found
 
 
-def delete_before(tx: Transaction, ts: int, most: Amount, up_to_id: int = LARGEST_ID) -> int:
-    """Delete rows before a time, oldest first; says how many."""
-    parameters = {"ts": _countable(ts), "n": most.rows, "up_to_id": up_to_id}
-    return _delete(tx, tx.query(_STATEMENTS["before"], parameters), most.bytes)
+def delete(tx: Transaction, among: Sequence[int], max_bytes: int) -> list[int]:
+    """Delete rows by id, up to so many bytes but at least one; gives those that were deleted."""
+    sql = _STATEMENTS["sizes"].format(among=tx.in_list("id", "ids"))
+    sizes: Counter[str] = Counter()
+    chosen: list[int] = []
+    for row_id, thread_id, size in tx.query(sql, {"ids": tx.list_value(among)}):
+        if chosen and -sizes.total() + size > max_bytes:
+            break
+        chosen.append(row_id)
+        sizes[thread_id] -= size
+    if chosen:
+        sql = f"DELETE FROM logs WHERE {tx.in_list('id', 'ids')}"
+        tx.execute(sql, {"ids": tx.list_value(chosen)})
+        _count(tx, sizes)
+        tx.execute(_STATEMENTS["forget_empty"])
+    return chosen
 
 
 def delete_oldest(tx: Transaction, most: Amount) -> int:
     """Delete the rows that were written first; says how many."""
-    return _delete(tx, tx.query(_STATEMENTS["oldest"], {"n": most.rows}), most.bytes)
+    oldest = [row_id for (row_id,) in tx.query(_STATEMENTS["oldest"], {"n": most.rows})]
+    return len(delete(tx, oldest, most.bytes))
 
 
 def delete_oldest_of(tx: Transaction, thread_id: str, most: Amount) -> int:
     """Delete the first rows of one thread, or of THREADLESS; says how many."""
-    name = "oldest_threadless" if thread_id == THREADLESS else "oldest_of"
-    rows = tx.query(_STATEMENTS[name], {"thread_id": thread_id, "n": most.rows})
-    return _delete(tx, rows, most.bytes)
+    is_threadless = thread_id == THREADLESS
+    names = [] if is_threadless else [thread_id]
+    query = LogQuery(thread_ids=names, include_threadless=is_threadless, limit=most.rows)
+    deleted = delete(tx, ids(tx, query), most.bytes)
+    if deleted:
+        log_marks.forget_thread_before(tx, thread_id, deleted[-1])
+    return len(deleted)
 
 
 def largest_thread(tx: Transaction, above_bytes: int) -> str | None:
@@ -129,22 +180,6 @@ def thread_bytes(tx: Transaction, thread_id: str) -> int:
     """Read how many bytes the rows of a thread, or of THREADLESS, take, about."""
     rows = tx.query(_STATEMENTS["size"], {"thread_id": thread_id})
     return int(rows[0][0]) if rows else 0
-
-
-def _delete(tx: Transaction, rows: list[Row], max_bytes: int) -> int:
-    """Delete the first of these rows, up to so many bytes but at least one."""
-    sizes: Counter[str] = Counter()
-    ids: list[int] = []
-    for row_id, thread_id, size in rows:
-        if ids and -sizes.total() + size > max_bytes:
-            break
-        ids.append(row_id)
-        sizes[thread_id] -= size
-    if ids:
-        tx.execute(f"DELETE FROM logs WHERE {tx.in_list('id', 'ids')}", {"ids": tx.list_value(ids)})
-        _count(tx, sizes)
-        tx.execute(_STATEMENTS["forget_empty"])
-    return len(ids)
 
 
 def _count(tx: Transaction, sizes: Counter[str]) -> None:
@@ -170,63 +205,3 @@ def _size_of(row: Row) -> int:
     return _ROW_BYTES + sum(
         len(text) if text.isascii() else len(text.encode()) for text in row[_TEXTS] if text
     )
-
-
-def _conditions(
-    tx: Transaction, query: LogQuery, message_column: str
-) -> tuple[str, dict[str, Any]]:
-    """Build the filter from fixed fragments, each there only where it restricts."""
-    where: list[str] = []
-    parameters: dict[str, Any] = {}
-    if query.level:
-        where.append(f"{_LEVEL} = {_LEVEL.replace('level', ':level')}")
-        parameters["level"] = clean_text(query.level)
-    for condition, value in (
-        ("ts >= :from_ts", query.from_ts),
-        ("ts <= :to_ts", query.to_ts),
-        ("id > :after_id", query.after_id),
-        ("id <= :up_to_id", query.up_to_id),
-    ):
-        if value is not None:
-            where.append(condition)
-            parameters[condition.partition(":")[2]] = _countable(value)
-    for column, texts in (
-        ("module_path", query.module_like),
-        ("file", query.file_like),
-        (message_column, (query.search,) if query.search else ()),
-    ):
-        conditions, bound = _list(tx.contains, tx.contains_any, tx, column, texts)
-        where += conditions
-        parameters |= bound
-    conditions, bound = _list(_equals, tx.in_list, tx, "thread_id", query.thread_ids)
-    parameters |= bound
-    if query.include_threadless:
-        conditions.append("thread_id IS NULL")
-    if conditions:
-        where.append(f"({' OR '.join(conditions)})")
-    return (f" WHERE {' AND '.join(where)}" if where else ""), parameters
-
-
-def _list(
-    one: Callable[[str, str], str],
-    several: Callable[[str, str], str],
-    tx: Transaction,
-    column: str,
-    texts: Sequence[str],
-) -> tuple[list[str], dict[str, Any]]:
-    """Build the condition of a list: none where it holds only empty texts (behaviour.md 133)."""
-    wanted = [clean_text(text) for text in texts if text]
-    if not wanted:
-        return [], {}
-    if len(wanted) == 1:  # which an index can answer in order
-        return [one(column, column)], {column: wanted[0]}
-    return [several(column, column)], {column: tx.list_value(wanted)}
-
-
-def _equals(column: str, parameter: str) -> str:
-    return f"{column} = :{parameter}"
-
-
-def _countable(number: int) -> int:
-    """Bring a number within what databases count: beyond that, no row differs."""
-    return max(-LARGEST_ID - 1, min(number, LARGEST_ID))

@@ -1,6 +1,7 @@
 """Read an SQLite file that another program owns, without writing to it or being in its way."""
 
 import os
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +21,7 @@ from rollbook.store.sqlite_transaction import SqliteTransaction
 
 _WAIT_S = 5.0
 _ATTEMPTS = 10
+_SETTLED_NS = 1_000_000_000
 _COUNTS = {  # of the tables that agents and Rollbook have; of logs about, as there may be millions
     "threads": "SELECT count(*) FROM threads",
     "logs": "SELECT coalesce(max(id) - min(id) + 1, 0) FROM logs",
@@ -60,6 +62,18 @@ class Snapshot:
                 return result
         raise DatabaseBusyError(f"the database {self.path} changes faster than it can be read")
 
+    def state(self) -> tuple[int, ...] | None:
+        """Say what is different after each change; None where there is no file, or that can't be told.
+
+        It can't a moment after a change, as the next may happen at the same time by the file's clock.
+        """
+        try:
+            found = self._states()
+        except DatabaseError:
+            return None
+        is_settled = max(found[2::3]) + _SETTLED_NS < time.time_ns()
+        return found if is_settled else None
+
     def _read(self, action: Callable[[SqliteTransaction], _Result]) -> _Result:
         if has_content(beside(self.path, "-journal")):
             with TemporaryDirectory(prefix="rollbook-") as directory:
@@ -92,6 +106,9 @@ class Snapshot:
         """Say what shows a change of the file; None where SQLite's own locks have to."""
         if is_shared(self.path) and has_content(beside(self.path, "-wal")):
             return None
+        return self._states()
+
+    def _states(self) -> tuple[int, ...]:
         try:
             found = _state_of(self.path)
         except OSError as error:

@@ -83,7 +83,7 @@ class SqliteTransaction:
         """Give the condition that a column is one of a list of values."""
         return f"{column} IN (SELECT value FROM json_each(:{parameter}))"
 
-    def list_value(self, values: Sequence[str] | Sequence[int]) -> str:
+    def list_value(self, values: Sequence[str] | Sequence[int] | Sequence[tuple[int, int]]) -> str:
         """Give the form in which a list is bound to a parameter of the two above, of any length."""
         return msgspec.json.encode(values).decode()
 

@@ -11,22 +11,15 @@ SELECT thread_id FROM log_threads WHERE bytes > :bytes ORDER BY bytes DESC LIMIT
 -- size: How many bytes a thread's rows take.
 SELECT bytes FROM log_threads WHERE thread_id = :thread_id
 
--- before: The oldest rows before a time, of those up to an id.
-SELECT id, coalesce(thread_id, ''), {size} FROM logs
-WHERE ts < :ts AND id <= :up_to_id ORDER BY ts LIMIT :n
-
 -- oldest: The rows that were written first.
-SELECT id, coalesce(thread_id, ''), {size} FROM logs ORDER BY id LIMIT :n
+SELECT id FROM logs ORDER BY id LIMIT :n
 
--- oldest_of: The rows of one thread that were written first.
-SELECT id, coalesce(thread_id, ''), {size} FROM logs
-WHERE thread_id = :thread_id ORDER BY id LIMIT :n
-
--- oldest_threadless: The rows without a thread that were written first.
-SELECT id, coalesce(thread_id, ''), {size} FROM logs WHERE thread_id IS NULL ORDER BY id LIMIT :n
+-- sizes: Whose some rows are, and how large.
+SELECT id, coalesce(thread_id, ''), {size} FROM logs WHERE {among} ORDER BY id
 
 -- next_thread: The first of a range of thread ids.
-SELECT thread_id FROM logs WHERE thread_id >= :low AND thread_id < :high ORDER BY thread_id LIMIT 1
+SELECT thread_id FROM {table}
+WHERE thread_id >= :low AND thread_id < :high AND thread_id <> '' ORDER BY thread_id LIMIT 1
 
 -- begin_after: Have AUTOINCREMENT go on behind an id.
 INSERT INTO sqlite_sequence (name, seq) VALUES ('logs', :id)
