@@ -61,10 +61,10 @@ def test_a_sync_killed_at_any_statement_is_completed_by_the_next(many, tmp_path,
 def test_a_worker_that_is_killed_costs_one_file_and_the_next_sync_reads_it(
     corpus_home, monkeypatch
 ):
-    from rollbook.index import extraction
+    from rollbook.index import backfill, extraction
 
     monkeypatch.setattr(extraction, "WORTH_WORKERS_BYTES", 0)
-    monkeypatch.setattr(extraction, "_FIRST", 0)
+    monkeypatch.setattr(backfill, "_FIRST", 0)
     started = []
 
     class FirstIsKilled(extraction._Worker):

@@ -106,7 +106,7 @@ class Backfill:
             state = files.get_backfill_state(tx)
         done = self._read_newest() if state is None and self._paths is None else {}
         listing = self._listing()
-        self._failures += listing.failures
+        self._failures[:0] = listing.failures
         with self._engine.read() as tx:
             forgotten = files.forgotten(tx) if self._paths is None else set()
             left, known = self._compare(tx, listing, forgotten)
