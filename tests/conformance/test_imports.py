@@ -17,7 +17,7 @@ NEEDS = {
     "import rollbook": {"rollbook"},
     "from rollbook import StateRuntime": {"rollbook", "apsw", "msgspec", "stringzilla"},
     "rollbook list --json": {"rollbook", "apsw", "msgspec", "stringzilla", "click"},
-    "rollbook sync": {"rollbook", "apsw", "msgspec", "stringzilla", "click", "filelock"},
+    "rollbook sync": {"rollbook", "apsw", "msgspec", "stringzilla", "click"},
 }
 BY_OTHERS = {"typing_extensions"}  # msgspec loads it where it is installed
 # What each could load, and does without.

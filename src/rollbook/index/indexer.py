@@ -16,6 +16,7 @@ from rollbook.rollout.layout import (
     RolloutFile,
     choose_files,
     is_archived_path,
+    look,
     parse_rollout_name,
     stat_rollout,
 )
@@ -84,7 +85,7 @@ class Indexer:
             composed: set[str] = set()
             with self._engine.write(wait_s=self._wait_s) as tx:
                 # Looked at again inside the transaction: archiving moves files inside its own.
-                there = [each for each in results if stat_rollout(self._home, each[0].file.path)]
+                there = [each for each in results if look(f"{self._home}/{each[0].file.path}")]
                 ids = {r.extraction.outcome.metadata.id for _, r in there if isinstance(r, Success)}
                 known, rows = threads.known(tx, ids), files.of_threads(tx, ids)
                 for job, result in there:

@@ -4,18 +4,19 @@ An operating-system lock on a file beside the database, so that the death of the
 on a network file system a lock file, which is taken over when its holder has died.
 """
 
+import fcntl
+import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rollbook.errors import DatabaseBusyError, DatabaseUnwritableError
 from rollbook.filesystem import is_network
 from rollbook.holders import described, holders_of
 from rollbook.lock_file import LockFile
 
-if TYPE_CHECKING:
-    from filelock import FileLock
+_POLL_S = 0.05
 
 
 @contextmanager
@@ -26,7 +27,7 @@ def sync_lock(location: str, timeout_s: float) -> Iterator[None]:
     """
     path = sync_lock_path(location)
     try:
-        lock = LockFile(path) if is_network(path) else _local_lock(path)
+        lock = LockFile(path) if is_network(path) else _LocalLock(path)
         lock.acquire(timeout_s)
     except TimeoutError as error:
         holders = holders_of(path)
@@ -45,10 +46,38 @@ def sync_lock(location: str, timeout_s: float) -> Iterator[None]:
         lock.release()
 
 
-def _local_lock(path: Path) -> "FileLock":
-    from filelock import FileLock  # takes longer to load than most commands run
+class _LocalLock:
+    """A lock of the operating system on a file, which stays there for the next one."""
 
-    return FileLock(path, mode=0o600)
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._descriptor = -1
+
+    def acquire(self, timeout_s: float) -> None:
+        """Wait for the lock, for at most so many seconds.  Errors: TimeoutError, OSError."""
+        deadline = time.monotonic() + timeout_s
+        self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        try:
+            self._wait(deadline)
+        except BaseException:
+            os.close(self._descriptor)
+            raise
+
+    def release(self) -> None:
+        """Free it, also where a forked child has not let the file go yet."""
+        fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+        os.close(self._descriptor)
+
+    def _wait(self, deadline: float) -> None:
+        while True:
+            try:
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                if time.monotonic() >= deadline:
+                    raise TimeoutError(str(self._path)) from error
+                time.sleep(_POLL_S)
+            else:
+                return
 
 
 def sync_lock_path(location: str) -> Path:
