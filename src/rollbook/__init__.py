@@ -78,8 +78,8 @@ else:
     # Commands do without these as long as they can.  A program that asks for a state gets them with
     # it, as it may have no file descriptors left when the state first needs them.
     _STATE = (
-        *("index.ahead", "index.apply", "index.archive", "index.backfill", "index.watch"),
-        "store.salvage",
+        *("rollbook.index.ahead", "rollbook.index.apply", "rollbook.index.archive"),
+        *("rollbook.index.backfill", "rollbook.index.watch", "rollbook.store.salvage", "tempfile"),
     )
     _NEEDED_LATER = {"aio": _STATE, "runtime": _STATE}
 
@@ -91,7 +91,7 @@ else:
         for module, names in _DEFINED_IN.items():
             if name in names:
                 for each in _NEEDED_LATER.get(module, ()):
-                    import_module(f"rollbook.{each}")
+                    import_module(each)
                 globals()[name] = value = getattr(import_module(f"rollbook.{module}"), name)
                 return value
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -54,7 +54,7 @@ def run(code: str, *arguments: object) -> set[str]:
 def loaded(what: str, home: Path) -> set[str]:
     if not what.startswith("rollbook "):
         return run(what)
-    return run("from rollbook.cli.app import main\nmain()", *what.split()[1:], "--home", home)
+    return run("from rollbook.cli import main\nmain()", *what.split()[1:], "--home", home)
 
 
 @pytest.fixture

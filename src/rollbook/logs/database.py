@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 import msgspec
@@ -125,6 +124,8 @@ class LogDatabase:
         self, action: Callable[[Transaction], _Result], why: DatabaseUnwritableError
     ) -> _Result:
         """Read where a transaction has to be undone, or the schema changed, and that is not possible."""
+        from tempfile import TemporaryDirectory
+
         _log.warning("the logs are read from a copy: %s", why.message)
         try:
             with TemporaryDirectory(prefix="rollbook-") as directory:

@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TypeVar
 from urllib.parse import quote
 
@@ -76,6 +75,8 @@ class Snapshot:
 
     def _read(self, action: Callable[[SqliteTransaction], _Result]) -> _Result:
         if has_content(beside(self.path, "-journal")):
+            from tempfile import TemporaryDirectory
+
             with TemporaryDirectory(prefix="rollbook-") as directory:
                 return self._run(copied(self.path, Path(directory)), "mode=rw", action)
         if not has_content(beside(self.path, "-wal")):
