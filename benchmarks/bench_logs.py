@@ -30,7 +30,7 @@ _BATCH = 64
 _LAST = 200  # rows that a query asks for
 _MAX_MS = 20.0
 _FIRST_TS = 1_700_000_000
-_PRAGMAS = ("journal_mode = wal", "synchronous = normal", "wal_autocheckpoint = 1000")
+_PRAGMAS = ("journal_mode = wal", "synchronous = normal", "wal_autocheckpoint = 4000")
 _KEEP_ALL = LogLimits(max_bytes=1 << 40, max_thread_bytes=1 << 40, retention_days=100_000)
 _READ_ONLY = apsw.SQLITE_OPEN_URI | apsw.SQLITE_OPEN_READONLY
 _TEXT = """
@@ -286,7 +286,7 @@ def _statements_of(state: StateRuntime, batch: list[LogEntry]) -> list[tuple[str
 def _writer(state: StateRuntime) -> apsw.Connection:
     engine = state._logs._open()[0]
     with engine.write() as tx:
-        connection: apsw.Connection = tx._connection
+        connection: apsw.Connection = tx.connection
     return connection
 
 

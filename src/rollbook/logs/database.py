@@ -30,6 +30,7 @@ from rollbook.telemetry import ERRORS, count
 
 _CHECK_AFTER_PART = 64  # of the bound: when so much was written, look again
 _CHECK_AFTER_S = 3600.0
+_SETTLE_AFTER_BYTES = 1 << 19  # of rows: then the file is brought up to its log
 _log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
 
@@ -64,7 +65,8 @@ class LogDatabase:
         self._is_pending = False
         self._is_complete = threading.Event()
         self._is_complete.set()
-        self._unchecked_bytes = 0
+        self._is_due = True  # to look at the bounds
+        self._unchecked_bytes = self._unsettled_bytes = 0
 
     def insert(self, entries: Sequence[LogEntry]) -> None:
         """Append entries in one transaction; nothing happens for none."""
@@ -74,14 +76,18 @@ class LogDatabase:
         if self._keeper is None:
             self._start_keeper()
         elif self._unchecked_bytes > self._check_after_bytes:
+            self._wake_keeper()
+        elif self._unsettled_bytes > _SETTLE_AFTER_BYTES:
             self._keeper_wakes.set()
 
     def _insert(self, entries: Sequence[LogEntry]) -> None:
         engine, bounds = self._open()
         try:
             with engine.write() as tx:
-                self._unchecked_bytes += logs.insert(tx, entries)
+                size = logs.insert(tx, entries)
                 bounds.make_room(tx, len(entries))
+            self._unchecked_bytes += size
+            self._unsettled_bytes += size
         except DatabaseDamagedError:
             raise
         except (DatabaseError, AttributeError, TypeError, ValueError, OverflowError):
@@ -100,7 +106,7 @@ class LogDatabase:
         """Delete the rows before a time (epoch seconds), in small steps; says how many."""
         deleted = self._whatever_is_damaged(lambda: self._complete()[1].delete_before(ts))
         self._start_keeper()
-        self._keeper_wakes.set()  # to give back what is free now
+        self._wake_keeper()  # to give back what is free now
         return deleted
 
     def _read(self, action: Callable[[Transaction], _Result], nothing: _Result) -> _Result:
@@ -148,7 +154,7 @@ class LogDatabase:
                     raise
                 self._expect_rows()
         self._start_keeper()
-        self._keeper_wakes.set()
+        self._wake_keeper()
         return action()
 
     def close(self) -> None:
@@ -199,7 +205,7 @@ class LogDatabase:
         opened = self._open()
         if not self._is_complete.is_set():
             self._start_keeper()
-            self._keeper_wakes.set()
+            self._wake_keeper()
             if self._keeper is not None:
                 self._is_complete.wait()
         return opened
@@ -209,15 +215,24 @@ class LogDatabase:
             if self._keeper is None and self._opened is not None and not self._stop.is_set():
                 self._keeper = started(self._keep, *self._opened, name="rollbook-logs")
 
+    def _wake_keeper(self) -> None:
+        """Have the bounds looked at."""
+        self._is_due = True
+        self._keeper_wakes.set()
+
     def _keep(self, engine: SqliteEngine, bounds: Bounds) -> None:
         while not self._stop.is_set():
-            self._unchecked_bytes = 0
+            self._unsettled_bytes = 0
             try:
-                self._fetch_rows(engine)
-                bounds.keep()
+                if self._is_due:
+                    self._is_due, self._unchecked_bytes = False, 0
+                    self._fetch_rows(engine)
+                    bounds.keep()
+                engine.settle()
             except RollbookError as error:
                 count(ERRORS, rollbook_stage="log_bounds", error_type=type(error).__name__)
                 _log.warning("the logs %s could not be trimmed: %s", self._path, error)
-            self._keeper_wakes.wait(_CHECK_AFTER_S)
+            if not self._keeper_wakes.wait(_CHECK_AFTER_S):
+                self._is_due = True
             self._keeper_wakes.clear()
         self._is_complete.set()

@@ -20,8 +20,6 @@ class Schema(msgspec.Struct, frozen=True):
 
     ``gives_back``: deletions are large enough that the file should shrink after them.
     ``is_derived``: all of it can be made again, so a file that looks wrong is no loss.
-    ``checkpoint_pages``: as many are written before they are brought into the file, by whoever
-    writes the last of them; many cost the least, and few hold up that one the least.
     """
 
     name: str
@@ -29,7 +27,6 @@ class Schema(msgspec.Struct, frozen=True):
     damage_hint: str
     gives_back: bool = False
     is_derived: bool = False
-    checkpoint_pages: int = 4000
 
 
 # The marks keep another program's database, or the wrong one of ours, from being taken for it.
@@ -44,7 +41,6 @@ LOGS = Schema(
     application_id=0x526C6F67,  # "Rlog"
     damage_hint="move the file away; logging then goes on in a new one",
     gives_back=True,
-    checkpoint_pages=1000,
 )
 
 

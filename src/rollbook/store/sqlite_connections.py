@@ -37,6 +37,7 @@ from rollbook.store.sqlite_transaction import SqliteTransaction
 
 ENGINE = "sqlite"
 BUSY_TIMEOUT_S = 0.05  # in SQLite itself, for a reader: seldom ever needed
+CHECKPOINT_PAGES = 4000  # as many as the WAL has before a writer brings it into the file
 WAL_LIMIT_BYTES = 16 << 20  # what the WAL is cut down to after a checkpoint
 _AT_ONCE = 2
 _SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.002, 0.008
@@ -172,7 +173,7 @@ class SqliteConnections:
             connection.execute(
                 "PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON;"
                 f" PRAGMA journal_size_limit = {WAL_LIMIT_BYTES};"
-                f" PRAGMA wal_autocheckpoint = {self._schema.checkpoint_pages}"
+                f" PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}"
             ).fetchall()
             # The first read opens what belongs to the file, while nobody can replace it.
             self.retry(lambda: connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall())
