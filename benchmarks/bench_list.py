@@ -7,10 +7,13 @@ has 40 directories that many threads have and 5,000 that few have, four sources,
 in a hundred archived and five silent, and one thread with a source, provider and directory of its own.
 """
 
+import asyncio
 import random
 import statistics
 import tempfile
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -20,10 +23,10 @@ from typing import Any
 
 import apsw
 from bench_points import Statements, statements_of
-from figures import Figure, Goal, Scale, in_turns, run_alone
+from figures import Figure, Goal, Scale, in_turns, run_alone, seconds
 from homes import small_id
 
-from rollbook import Anchor, SortKey, StateRuntime, ThreadMetadata, ThreadsPage
+from rollbook import Anchor, AsyncStateRuntime, SortKey, StateRuntime, ThreadMetadata, ThreadsPage
 from rollbook.store import threads
 from rollbook.testing import make_thread
 
@@ -77,6 +80,7 @@ def measure(scale: Scale) -> Iterator[Figure]:
         limit=3.0,
     )
     yield from _long_titles(scale)
+    yield asyncio.run(_beside_a_hop(scale))
 
 
 @dataclass
@@ -137,6 +141,37 @@ def _long_titles(scale: Scale) -> Iterator[Figure]:
         goal=Goal.TIMES,
         limit=1.2,
     )
+
+
+async def _beside_a_hop(scale: Scale) -> Figure:
+    """A page through the asynchronous face, beside the same one and a bare hop to a thread."""
+    home = scale.directory / f"listed-{_SIZES[0]}"
+    rounds: list[tuple[float, float, float]] = []
+    async with AsyncStateRuntime.open(home, backfill=False) as state:
+        with StateRuntime.open(home, backfill=False) as synchronous, ThreadPoolExecutor(1) as pool:
+            hop = partial(asyncio.get_running_loop().run_in_executor, pool, int)
+            for _ in range(100 * scale.rounds):
+                page = seconds(partial(synchronous.list_threads, _PAGE))
+                bare = await _waited(hop)
+                rounds.append((await _waited(partial(state.list_threads, _PAGE)), page, bare))
+    ours, page, bare = map(statistics.median, zip(*rounds, strict=True))
+    return Figure(
+        area="list",
+        name=f"page of {_PAGE}, asynchronous",
+        value=1e6 * ours,
+        unit="µs",
+        floor="the page and a hop",
+        floor_value=1e6 * (page + bare),
+        goal=Goal.TIMES,
+        limit=1.2,
+    )
+
+
+async def _waited(begin: Callable[[], Awaitable[object]]) -> float:
+    """How long something is waited for."""
+    started = time.perf_counter()
+    await begin()
+    return time.perf_counter() - started
 
 
 def _figure(name: str, value: float, floor: float) -> Figure:

@@ -29,7 +29,10 @@ def generated_home(scale: Scale) -> Path:
 
 
 def small_home(scale: Scale, files: int) -> Path:
-    """A home of so many rollouts of a few hundred bytes, over the days of a year."""
+    """A home of so many rollouts of a few hundred bytes, over the days of a year.
+
+    Ids follow the time, as those of agents do, which are UUIDs of version 7.
+    """
     return _made(scale.directory / f"small-{files}", lambda home: _write_small(home, files))
 
 
@@ -74,7 +77,7 @@ def _write_huge(home: Path, factor: float) -> None:
 
 def _write_small(home: Path, files: int) -> None:
     for number in range(files):
-        started = LAST_DAY - timedelta(days=number % _DAYS, seconds=number)
+        started = LAST_DAY - timedelta(days=_DAYS * (files - number) / files)
         write_rollout(
             home,
             small_id(number),

@@ -37,6 +37,7 @@ from rollbook.store.sqlite_transaction import SqliteTransaction
 
 ENGINE = "sqlite"
 BUSY_TIMEOUT_S = 0.05  # in SQLite itself, for a reader: seldom ever needed
+CACHE_KIB = 8000  # of pages, at most; a list that has to look far finds most of its own there
 CHECKPOINT_PAGES = 4000  # as many as the WAL has before a writer brings it into the file
 WAL_LIMIT_BYTES = 16 << 20  # what the WAL is cut down to after a checkpoint
 _AT_ONCE = 2
@@ -173,7 +174,8 @@ class SqliteConnections:
             connection.execute(
                 "PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON;"
                 f" PRAGMA journal_size_limit = {WAL_LIMIT_BYTES};"
-                f" PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}"
+                f" PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES};"
+                f" PRAGMA cache_size = -{CACHE_KIB}"
             ).fetchall()
             # The first read opens what belongs to the file, while nobody can replace it.
             self.retry(lambda: connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall())
