@@ -72,6 +72,16 @@ def test_skipping_by_the_head_gives_what_decoding_every_line_gives(path: Path):
     assert_same_as_decoding_everything(path.read_bytes())
 
 
+CONTEXTS = [line for line in LINES if b',"type":"turn_context",' in line]
+SETTINGS = [line for line in LINES if b'"type":"thread_settings_applied"' in line]
+
+
+@settings(deadline=None, max_examples=100, suppress_health_check=list(HealthCheck))
+@given(st.sampled_from(CONTEXTS), st.sampled_from(SETTINGS), st.lists(st.sampled_from(SHORT_LINES)))
+def test_settings_behind_the_last_turn_stay(context, applied, before):
+    assert_same_as_decoding_everything(b"\n".join([*before, context, applied]) + b"\n")
+
+
 @st.composite
 def restyled(draw: st.DrawFn, line: bytes) -> bytes:
     """The same record as another writer would write it: other key order, other white space."""

@@ -108,8 +108,13 @@ def ordinal_of(line: _Line) -> int | None:
     return int(match[2]) if match and match[2] else None
 
 
-def record_of(head: bytes) -> RolloutItem:
+def record_at(head: bytes) -> RolloutItem:
     """Make what is known of a record of a turn from the beginning of its line."""
     match = TIME.match(head)
     timestamp = match[1].decode("utf-8", "replace") if match else ""
-    return RolloutItem("response_item", {}, timestamp, ordinal_of(head))
+    return record_of_turn(timestamp, ordinal_of(head))
+
+
+def record_of_turn(timestamp: str, ordinal: int | None) -> RolloutItem:
+    """Make a record of a turn that says nothing but when it was."""
+    return RolloutItem("response_item", {}, timestamp, ordinal)

@@ -98,9 +98,9 @@ class Scan:
     """Iterate over the records of a rollout that matter for its thread, or over ``everything``.
 
     Start it on a binary stream that stands at ``offset``.  Where one record outdoes others, only
-    that one may be given, so records of different kinds come in another order than they have.  The
-    last one that belongs to a turn comes at the end, even if it was given before, as it says how
-    recent the thread is.  Set ``is_settled`` when nothing that anybody says can change the title
+    that one may be given, so records of different kinds come in another order than they have.  At
+    the end comes one that has nothing but the time of the last one that belongs to a turn, as that
+    says how recent the thread is.  Set ``is_settled`` when nothing that anybody says can change the title
     any more: it is skipped then.  Set ``own_from`` to the ordinal from which on the records are the
     thread's own.
 
@@ -132,7 +132,7 @@ class Scan:
         with _buffer() as data:
             yield from self._blocks(data)
         if self._last_of_turn and not self._everything:
-            yield self._checked(self._last_of_turn)
+            yield self._end_of_turn(self._last_of_turn)
 
     def _blocks(self, data: bytearray) -> Iterator[RolloutItem]:
         """Read block after block into the same memory, each behind the rest of the one before."""
@@ -344,7 +344,7 @@ class Scan:
                 self.offset += length + 1
                 self.records += 1
                 self.has_skipped = True
-                self._last_of_turn = heads.record_of(head)
+                self._last_of_turn = heads.record_at(head)
                 return rest
             data = self._read_on()
         if before.endswith(b"}"):  # perhaps a whole record that only lacks its line break
@@ -352,15 +352,18 @@ class Scan:
         self.unfinished = head
         return b""
 
-    def _checked(self, last: bytearray | RolloutItem) -> RolloutItem:
-        """Decode the last record of a turn, which has a time unless its looks deceive."""
+    def _end_of_turn(self, last: bytearray | RolloutItem) -> RolloutItem:
+        """Give the time of the last record of a turn, which has one unless its looks deceive.
+
+        And no more than that: what else it says may be outdone by records that belong to no turn.
+        """
         try:
             item = last if isinstance(last, RolloutItem) else decode_line(last)
         except MalformedLineError as error:
             raise DeceptiveLineError(str(error)) from error
         if parse_time(item.timestamp) is None or is_copied(item.ordinal, self.own_from):
             raise DeceptiveLineError(f"{item.timestamp!r:.100} is no time of a turn")
-        return item
+        return heads.record_of_turn(item.timestamp, item.ordinal)
 
     def _read_line(self, data: bytes) -> tuple[bytes | bytearray, bytes, bytes]:
         """Read to the end of the line that data begins: the line, its line break, what follows."""
