@@ -12,7 +12,7 @@ help:
 	@echo "make test   install what tests need; lint, types, import rules, tests"
 	@echo "make test-faults  all the harm that make test does a share of: kills, damage, full disks"
 	@echo "make test-codex  have real releases of Codex (from npm) read what Rollbook has recorded"
-	@echo "make bench  measure speed, memory and size beside floors: one table, half an hour"
+	@echo "make bench  measure speed, memory and size beside floors: one table, a quarter of an hour"
 	@echo "make lint   only lint, types and import rules"
 	@echo "make fix    format and mend what can be mended by machine"
 	@echo "make clean  remove all that these commands made"
