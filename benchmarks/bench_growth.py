@@ -23,6 +23,7 @@ _THREADS = 1_000
 _ROWS = 20_000
 _FEWEST_THREADS = 200
 _FEWEST_ROWS = 20_000  # of which every 97th is an error, and 200 of those are asked for
+_SPAN_ROWS = 1_024  # that are marked at once
 _TIMES = (1, 10, 100)
 _SPAN_S = 1_700_000_000
 _MAX_GROWTH = 1.3  # of what one thread or row costs, from the smallest size to the largest
@@ -112,7 +113,7 @@ def _search_by_id(scale: Scale, size: int) -> float:
 
 def _insert_logs(scale: Scale, size: int) -> float:
     with _logs(scale, size) as state:
-        batch = _entries(size, 500)
+        batch = _entries(size, _SPAN_ROWS)
         return in_turns(5 * scale.rounds, lambda: state.insert_logs(batch))[0] / len(batch)
 
 

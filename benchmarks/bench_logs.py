@@ -23,6 +23,7 @@ from figures import Figure, Goal, Scale, in_turns, run_alone, seconds
 from homes import small_id
 
 from rollbook import LogEntry, LogLimits, LogQuery, StateRuntime
+from rollbook.store import log_marks
 
 _ROWS = 10_000_000
 _ADDED = 100_000
@@ -68,6 +69,7 @@ def measure(scale: Scale) -> Iterator[Figure]:
     home = scale.directory / f"log-rows-{size}"
     with _opened(home) as state:
         _fill(state, size)
+        _settle(state, size)
         yield from _filters(state, size, scale.rounds)
         yield from _insertion(state, scale)
         yield from _bare_insertion(scale)
@@ -173,6 +175,18 @@ def _queries(rows: int) -> dict[str, LogQuery]:
         search="zebra crossed", after_id=rows // 3, limit=_LAST
     )
     return named
+
+
+def _settle(state: StateRuntime, rows: int) -> None:
+    """Wait until nothing is left to do of what an earlier run has pruned."""
+    state.insert_logs(entries(rows, 1, rows))
+    engine, _ = state._logs._open()
+    is_busy = True
+    while is_busy:
+        time.sleep(0.1)
+        with engine.read() as tx:
+            is_busy = bool(log_marks.empty_spans(tx, 1))
+    engine.settle()
 
 
 def _filters(state: StateRuntime, rows: int, rounds: int) -> Iterator[Figure]:

@@ -12,6 +12,7 @@ from rollbook.store.logs import Amount
 from rollbook.store.sqlite import SqliteEngine
 
 _STEP = Amount(rows=250, bytes=1 << 20)  # deleted, or given back, at once: a few milliseconds
+_SETTLE_EVERY = 16  # steps, which write a few megabytes
 _PAUSE_S = 0.002  # between two, so that writers get their turn
 _SETTLE_ATTEMPTS = 100  # as long as somebody reads an older state, the file can't shrink
 _SETTLE_PAUSE_S = 0.1
@@ -33,6 +34,7 @@ class Bounds:
         self._stop = stop
         self._excess: Deletion | None = None
         self._has_deleted = True  # or another process, that was killed
+        self._steps = 0
         self._expires_next = time.monotonic()
         with engine.read() as tx:  # who writes old rows on purpose keeps them for a while
             self._up_to_id = logs.max_id(tx, LogQuery())
@@ -89,9 +91,8 @@ class Bounds:
         total = last = 0
         while ts > -LARGEST_ID - 1 and not self._stop.is_set():
             query = LogQuery(to_ts=ts - 1, after_id=last, up_to_id=up_to_id, limit=_STEP.rows)
-            with (
-                self._engine.read() as tx
-            ):  # finding them may take longer than a writer should wait
+            # To find them may take longer than a writer should wait.
+            with self._engine.read() as tx:
                 found = logs.ids(tx, query)
             if not found:
                 break
@@ -100,7 +101,7 @@ class Bounds:
             self._has_deleted = True
             total += len(deleted)
             last = deleted[-1] if deleted else found[-1]
-            self._stop.wait(_PAUSE_S)
+            self._rest()
         return total
 
     def _forget_marks(self) -> None:
@@ -114,7 +115,7 @@ class Bounds:
             for span in spans:
                 with self._engine.write() as tx:
                     log_marks.forget_empty(tx, span)
-                if self._stop.wait(_PAUSE_S):
+                if self._rest():
                     return
 
     def _largest_thread(self) -> str | None:
@@ -154,8 +155,18 @@ class Bounds:
             with self._engine.write() as tx:
                 deleted = deletion(tx, _STEP.rows)
             total += deleted
-            if not deleted or self._stop.wait(_PAUSE_S):
+            if not deleted or self._rest():
                 return total
+
+    def _rest(self) -> bool:
+        """Give writers their turn between two steps; says whether to stop.
+
+        After some steps, the file is brought up to its log: or a writer would have to do that.
+        """
+        self._steps += 1
+        if self._steps % _SETTLE_EVERY == 0:
+            self._engine.settle()
+        return self._stop.wait(_PAUSE_S)
 
 
 def _mark(tx: Transaction, rows: int) -> int:
