@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 from figures import Figure, Goal, Scale, in_turns, run_alone
-from homes import database_of, small_home, small_id
+from homes import database_of, small_home, small_id, warm
 
 from rollbook import LogEntry, LogLimits, LogQuery, SortKey, StateRuntime
 
@@ -90,6 +90,8 @@ def _first_sync(scale: Scale, size: int) -> float:
         database = directory / "state.sqlite"
         with StateRuntime.open(home, database=database, backfill=False) as state:
             state.sync(jobs=1)
+
+    warm(home)
 
     return in_turns(1 if size > 10 * _THREADS else scale.rounds, sync)[0]
 

@@ -24,7 +24,7 @@ from typing import Any
 import apsw
 from bench_points import Statements, statements_of
 from figures import Figure, Goal, Scale, in_turns, run_alone, seconds
-from homes import small_id
+from homes import small_id, warm
 
 from rollbook import Anchor, AsyncStateRuntime, SortKey, StateRuntime, ThreadMetadata, ThreadsPage
 from rollbook.store import threads
@@ -52,6 +52,7 @@ def measure(scale: Scale) -> Iterator[Figure]:
     slowest, fastest = 0.0, float("inf")
     for size in dict.fromkeys(max(_SIZES[0], scale.of(size)) for size in _SIZES):
         with _filled(scale, size) as state:
+            warm(Path(state.database))
             full, rest = _kinds(state, size)
             times = [kind.ours for kind in full]
             slowest, fastest = max(slowest, *times), min(fastest, *times)

@@ -20,7 +20,7 @@ from typing import Any
 
 import apsw
 from figures import Figure, Goal, Scale, in_turns, run_alone, seconds
-from homes import small_id
+from homes import small_id, warm
 
 from rollbook import LogEntry, LogLimits, LogQuery, StateRuntime
 from rollbook.store import log_marks
@@ -70,10 +70,14 @@ def measure(scale: Scale) -> Iterator[Figure]:
     with _opened(home) as state:
         _fill(state, size)
         _settle(state, size)
+        database = home / "rollbook" / "logs.sqlite"
+        warm(database)
         yield from _filters(state, size, scale.rounds)
+        warm(database)
         yield from _insertion(state, scale)
         yield from _bare_insertion(scale)
         yield _following(home)
+        warm(database)
         yield _pruning(state, scale)
 
 

@@ -53,6 +53,15 @@ def small_id(number: int) -> str:
     return f"{number:08x}-0000-4000-8000-000000000000"
 
 
+def warm(place: Path) -> None:
+    """Read a file, or all below a directory, once: systems drop what wasn't used for a while."""
+    block = bytearray(1 << 20)
+    for path in [place] if place.is_file() else filter(Path.is_file, place.rglob("*")):
+        with path.open("rb", buffering=0) as file:
+            while file.readinto(block):
+                pass
+
+
 def _made(home: Path, make: Callable[[Path], object]) -> Path:
     """Make a home, unless it is there as a whole."""
     if not home.is_dir():

@@ -70,7 +70,9 @@ def _all(scale: Scale, points: list[Point]) -> Iterator[Figure]:
         bench_startup,
         bench_logs,
     ):
+        os.sync()  # what one has written is no burden to the next
         yield from bench.measure(scale)
+    os.sync()
     points.extend(bench_growth.points(scale))
     yield from bench_growth.figures_of(points)
 
