@@ -7,6 +7,7 @@ the chart of ``docs/performance.md`` up to date.
 """
 
 import argparse
+import gc
 import os
 import platform
 import re
@@ -70,11 +71,18 @@ def _all(scale: Scale, points: list[Point]) -> Iterator[Figure]:
         bench_startup,
         bench_logs,
     ):
-        os.sync()  # what one has written is no burden to the next
+        _tidy()
         yield from bench.measure(scale)
-    os.sync()
+    _tidy()
     points.extend(bench_growth.points(scale))
     yield from bench_growth.figures_of(points)
+
+
+def _tidy() -> None:
+    """Let nothing that one benchmark has written or made be a burden to the next."""
+    os.sync()
+    gc.collect()
+    gc.freeze()
 
 
 def machine() -> str:
