@@ -107,13 +107,13 @@ def write(figures: list[Figure], points: list[Point]) -> None:
     """Put the figures between the marks of the page, and draw the chart."""
     rows = ["| figure | ours | floor | ratio | goal |", "| --- | ---: | ---: | ---: | --- |"]
     for each in figures:
-        floor = "" if each.floor_value is None else f"{each.floor_value:.3g} {each.unit}"
+        floor = "" if each.floor_value is None else f"{_short(each.floor_value)} {each.unit}"
         ratio = "" if each.ratio is None else f"{each.ratio:.2f}"
-        ours = f"{each.value:.3g} {each.unit}"
+        ours = f"{_short(each.value)} {each.unit}"
         rows.append(f"| {each.area}: {each.name} | {ours} | {floor} | {ratio} | {goal_of(each)} |")
     growth = ["| operation | size | time | peak memory |", "| --- | ---: | ---: | ---: |"]
     growth += [
-        f"| {p.operation} | {p.size:,} | {1e3 * p.seconds:.3g} ms | {p.megabytes:.0f} MB |"
+        f"| {p.operation} | {p.size:,} | {_short(1e3 * p.seconds)} ms | {p.megabytes:.0f} MB |"
         for p in points
     ]
     text = PAGE.read_text("utf-8")
@@ -124,6 +124,11 @@ def write(figures: list[Figure], points: list[Point]) -> None:
         )
     PAGE.write_text(text, "utf-8")
     draw(points)
+
+
+def _short(value: float) -> str:
+    """Write a number with three digits, or whole."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def draw(points: list[Point]) -> None:
@@ -139,13 +144,13 @@ def draw(points: list[Point]) -> None:
         line = [point for point in points if point.operation == operation]
         sizes = [point.size for point in line]
         times.loglog(sizes, [1e3 * point.seconds for point in line], marker="o", label=operation)
-        memory.semilogx(sizes, [point.megabytes for point in line], marker="o")
+        memory.loglog(sizes, [point.megabytes for point in line], marker="o")
     times.set(xlabel="threads, or log rows", ylabel="milliseconds", title="time")
     memory.set(xlabel="threads, or log rows", ylabel="MB", title="peak memory of the process")
-    memory.set_ylim(bottom=0)
+    memory.set_ylim(10, 1_000)
     for axes in (times, memory):
         axes.grid(visible=True, alpha=0.3)
-    times.legend(fontsize="small")
+    figure.legend(*times.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     figure.savefig(CHART, metadata={"Date": None})
 
 
