@@ -4,6 +4,7 @@ On some kinds, locks and shared memory can't be relied on.
 """
 
 import errno
+import fcntl
 import os
 import stat
 from pathlib import Path
@@ -33,6 +34,18 @@ def open_regular(path: Path | str, flags: int = os.O_RDONLY) -> int:
         os.close(descriptor)
         raise OSError(errno.EINVAL, "it is no regular file", str(path))
     return descriptor
+
+
+def try_lock(descriptor: int, kind: int) -> bool:
+    """Lock an open file, shared or alone, unless that would have to wait; says whether it is.
+
+    Errors: OSError where files can't be locked.
+    """
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def make_private(directory: Path) -> None:

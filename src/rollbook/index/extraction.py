@@ -52,7 +52,7 @@ class Success(msgspec.Struct, frozen=True, tag=True):
 
 
 Result = Success | Failure | Gone
-_results = msgspec.json.Decoder(Success | Failure | Gone)
+_results: msgspec.json.Decoder[Result] = msgspec.json.Decoder(Result)
 
 
 class WorkerTask(msgspec.Struct, frozen=True):

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rollbook.errors import DatabaseBusyError, DatabaseUnwritableError
-from rollbook.filesystem import is_network
+from rollbook.filesystem import is_network, try_lock
 from rollbook.holders import described, holders_of
 from rollbook.lock_file import LockFile
 
@@ -69,15 +69,10 @@ class _LocalLock:
         os.close(self._descriptor)
 
     def _wait(self, deadline: float) -> None:
-        while True:
-            try:
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                if time.monotonic() >= deadline:
-                    raise TimeoutError(str(self._path)) from error
-                time.sleep(_POLL_S)
-            else:
-                return
+        while not try_lock(self._descriptor, fcntl.LOCK_EX):
+            if time.monotonic() >= deadline:
+                raise TimeoutError(str(self._path))
+            time.sleep(_POLL_S)
 
 
 def sync_lock_path(location: str) -> Path:

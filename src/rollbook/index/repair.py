@@ -12,7 +12,7 @@ from rollbook.errors import (
     RolloutError,
     ThreadNotFoundError,
 )
-from rollbook.model.thread import DynamicToolSpec, ThreadMetadata
+from rollbook.model.thread import DynamicToolSpec, ThreadMetadata, hyphenated
 from rollbook.rollout.layout import (
     RolloutFile,
     find_rollouts,
@@ -160,8 +160,7 @@ def _id_prefix(text: str) -> str:
             f"there is no thread {text[:100]!r}",
             hint="a thread id is a UUID such as 01a207c8-2362-7ee0-a181-2c5d5a009976",
         )
-    groups = (digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:])
-    return "-".join(group for group in groups if group)
+    return hyphenated(digits)
 
 
 def _names(home: Path) -> dict[str, str]:

@@ -145,9 +145,14 @@ def parse_thread_id(text: str) -> str:
     if _CANONICAL_ID.fullmatch(text):
         return text
     if _LENIENT_ID.fullmatch(text):
-        digits = text.lower().removeprefix("urn:uuid:").strip("{}").replace("-", "")
-        return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+        return hyphenated(text.lower().removeprefix("urn:uuid:").strip("{}").replace("-", ""))
     raise InvalidThreadIdError(f"{text[:100]!r} is not a thread id", hint="a thread id is a UUID")
+
+
+def hyphenated(digits: str) -> str:
+    """Write the digits of a thread id, or the first of them, with hyphens where they belong."""
+    groups = (digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:])
+    return "-".join(group for group in groups if group)
 
 
 def clean_text(text: str) -> str:

@@ -47,7 +47,6 @@ _OF_USAGE = (
 )
 _KINDS_INSIDE = ("event_msg", "response_item")
 _MAX_TIMES = 256
-_MOST = (1 << 63) - 1
 
 
 class FoldState(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -362,5 +361,4 @@ def _policies(payload: Mapping[str, Any]) -> dict[str, str]:
 
 def _count(usage: Mapping[str, Any], key: str) -> int:
     """A count as databases keep it: not negative (behaviour.md 42), below 2 to the 63."""
-    count = integer_of(usage, key)
-    return count if 0 <= count <= _MOST else min(max(count, 0), _MOST)
+    return min(max(integer_of(usage, key), 0), (1 << 63) - 1)

@@ -5,7 +5,6 @@ type.  All the types that are recognised here are of records of a turn.
 """
 
 import re
-from collections.abc import Callable
 
 from rollbook.rollout.lines import RolloutItem
 
@@ -97,9 +96,6 @@ def seems_whole_context(line: _Line) -> bool:
         and b'"approval_policy":' in line
         and (b'"sandbox_policy":' in line or b'"permission_profile":' in line)
     )
-
-
-SeemsWhole = Callable[[_Line], bool]
 
 
 def ordinal_of(line: _Line) -> int | None:

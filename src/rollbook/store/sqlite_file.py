@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Protocol
 
 from rollbook.errors import DatabaseUnwritableError
-from rollbook.filesystem import is_network, make_private
+from rollbook.filesystem import is_network, make_private, try_lock
 from rollbook.holders import holders_of
 from rollbook.lock_file import LockFile
 from rollbook.store.sqlite_errors import busy, unwritable
@@ -503,15 +503,10 @@ def _open_lock(path: Path) -> int | None:
 
 
 def _try_lock(descriptor: int | None, kind: int) -> bool:
-    if descriptor is None:
-        return True
     try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
+        return descriptor is None or try_lock(descriptor, kind)
     except OSError as error:
         raise DatabaseUnwritableError(
             f"files can't be locked here: {error.strerror}",
             hint="set ROLLBOOK_NETWORK_FILES=1, or name a database on another disk with --db",
         ) from error
-    return True
