@@ -159,10 +159,11 @@ def _zstd() -> Any:
 def _can_resume(stream: RawIOBase, file: RolloutFile, point: FoldPoint) -> bool:
     if file.compressed or not point.state.has_meta or point.bytes_folded > file.size:
         return False
-    return _digest(stream, point.bytes_folded) == point.digest
+    return digest_before(stream, point.bytes_folded) == point.digest
 
 
-def _digest(stream: RawIOBase, offset: int) -> bytes:
+def digest_before(stream: RawIOBase, offset: int) -> bytes:
+    """Take the digest of the first bytes of a file, and of those just before an offset."""
     size = min(_DIGEST_WINDOW, offset)
     first = os.pread(stream.fileno(), size, 0)
     last = os.pread(stream.fileno(), size, offset - size)
@@ -246,7 +247,7 @@ def _fold_items(
     for item in items:
         thread.take(item)
         scan.is_settled, scan.own_from = thread.is_settled, thread.own_from
-    digest = b"" if file.compressed else _digest(stream, scan.offset)
+    digest = b"" if file.compressed else digest_before(stream, scan.offset)
     read = file.size if file.compressed else scan.offset - (start.bytes_folded if start else 0)
     outcome = ExtractionOutcome(
         metadata=msgspec.structs.replace(

@@ -115,6 +115,12 @@ def parse_rollout_name(name: str) -> RolloutName | None:
         return None
 
 
+def position_key(path: str) -> str:
+    """What names a rollout wherever it is moved: what follows the time in its file's name."""
+    core = plain_name(path.rpartition("/")[2]).removeprefix(PREFIX).removesuffix(SUFFIX)
+    return core[_TIME_LENGTH + 1 :] or core
+
+
 def is_archived_path(path: str) -> bool:
     """Say whether a rollout path lies in the archive: the place decides."""
     return path.startswith(ARCHIVED_SESSIONS + "/")

@@ -36,6 +36,12 @@ STATE = Schema(
     damage_hint="move the file away and run `rollbook sync` to rebuild it from the rollouts",
     is_derived=True,
 )
+CONTENT = Schema(
+    name="content",
+    application_id=0x526F6354,  # "RocT"
+    damage_hint="move the file away and run `rollbook sync` to rebuild it from the rollouts",
+    is_derived=True,
+)
 LOGS = Schema(
     name="logs",
     application_id=0x526C6F67,  # "Rlog"

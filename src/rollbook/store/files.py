@@ -32,6 +32,17 @@ class FileRow(msgspec.Struct, frozen=True, kw_only=True):
     applied_boot: str = ""
 
 
+class Located(msgspec.Struct, frozen=True):
+    """A rollout whose thread is known: where it is, and what it looked like when it was read."""
+
+    path: str
+    thread_id: str
+    compressed: bool
+    size: int
+    mtime_ns: int
+    inode: int
+
+
 class BackfillState(msgspec.Struct, frozen=True, kw_only=True):
     """When the whole home was last compared (epoch seconds), and the state of its name file."""
 
@@ -90,6 +101,18 @@ def of_threads(tx: Transaction, thread_ids: Collection[str]) -> dict[str, dict[s
     for row in map(_from_row, tx.query(sql, {"ids": tx.list_value(list(thread_ids))})):
         found[str(row.thread_id)][row.path] = row
     return found
+
+
+def located(tx: Transaction, thread_ids: Collection[str] | None = None) -> list[Located]:
+    """Read which rollouts there are, of all threads or of some, as far as they can be read."""
+    sql, parameters = _STATEMENTS["located"], {}
+    if thread_ids is not None:
+        sql += f" AND {tx.in_list('thread_id', 'ids')}"
+        parameters = {"ids": tx.list_value(list(thread_ids))}
+    return [
+        Located(path, thread_id, bool(compressed), *state)
+        for path, thread_id, compressed, *state in tx.query(sql, parameters)
+    ]
 
 
 def forgotten(tx: Transaction) -> set[str]:

@@ -8,6 +8,10 @@ SELECT {columns} FROM rollout_files WHERE path = :path
 SELECT path, size, mtime_ns, inode, compressed, error IS NULL AND applied_size <= bytes_folded
 FROM rollout_files WHERE path > :after ORDER BY path LIMIT :n
 
+-- located: Which rollouts there are, of those that could be read.
+SELECT path, thread_id, compressed, size, mtime_ns, inode FROM rollout_files
+WHERE error IS NULL AND thread_id IS NOT NULL
+
 -- forgotten: The rollouts of threads that are no longer there.
 SELECT path FROM rollout_files
 WHERE thread_id IN (SELECT thread_id FROM rollout_files EXCEPT SELECT id FROM threads)

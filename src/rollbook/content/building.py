@@ -1,0 +1,222 @@
+"""Bring the content database in step with the rollouts, after the index was.
+
+As the comparison of the index, it has no state "done": it may be killed at any moment, and the next
+run reads on.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Collection, Iterator
+from pathlib import Path, PurePosixPath
+
+import msgspec
+
+from rollbook.content.places import folded_text
+from rollbook.content.reading import ContentReader, Part
+from rollbook.content.texts import FoldedChunk
+from rollbook.errors import RolloutError
+from rollbook.model.outcome import ProgressCallback, SyncProgress
+from rollbook.rollout.layout import is_archived_path, position_key
+from rollbook.store import content_files, files, texts
+from rollbook.store.content_files import ContentFile, Scope
+from rollbook.store.engine import Engine, Transaction
+from rollbook.telemetry import ERRORS, count
+
+_BATCH_CHARACTERS = 1 << 20
+_BATCH_S = 0.5
+_MERGED_PAGES = 64  # for each batch
+_log = logging.getLogger(__name__)
+
+
+class Building:
+    """One run over the rollouts of a home, or those of some threads.
+
+    ``content`` is the database that is brought in step; ``index`` says which rollouts there are.
+    The caller holds the lock that lets one process do this.
+    """
+
+    def __init__(
+        self,
+        content: Engine,
+        index: Engine,
+        home: Path,
+        *,
+        progress: ProgressCallback | None = None,
+        stop: threading.Event | None = None,
+    ) -> None:
+        self._content = content
+        self._index = index
+        self._home = home
+        self._progress = progress
+        self._stop = stop or threading.Event()
+        self._recent: dict[int, str] = {}  # folded texts of chunks whose group isn't complete
+        self._files_done = self._files_total = self._bytes_done = self._bytes_total = 0
+
+    def run(self, thread_ids: Collection[str] | None = None) -> bool:
+        """Do it; says whether it came to its end.
+
+        What can't be read is logged and counted, and tried again the next time.
+        """
+        with self._content.read() as tx:
+            scope = content_files.get_state(tx).scope
+            if thread_ids is None:
+                known = content_files.get_all(tx)
+            else:
+                known = content_files.of_threads(tx, thread_ids)
+        present = self._present(thread_ids, scope)
+        self._forget([file for key, file in known.items() if key not in present])
+        changed = [
+            (known.get(key), file)
+            for key, file in present.items()
+            if not _is_read(known.get(key), file)
+        ]
+        changed.sort(key=lambda pair: PurePosixPath(pair[1].path).name, reverse=True)
+        self._files_total = len(changed)
+        self._bytes_total = sum(file.size for _, file in changed)
+        for batch in self._batches(changed):
+            with self._content.write() as tx:
+                self._store(tx, batch)
+        return self._finish(thread_ids is None)
+
+    def _finish(self, is_whole: bool) -> bool:
+        if self._stop.is_set():
+            return False
+        if is_whole:
+            with self._content.write() as tx:
+                content_files.set_completed(tx, int(time.time()))
+        return True
+
+    def _present(self, thread_ids: Collection[str] | None, scope: Scope) -> dict[str, ContentFile]:
+        """Find the rollouts that the index has; of copies in both places the archived one counts."""
+        with self._index.read() as tx:
+            rows = files.located(tx, thread_ids)
+        rows.sort(key=lambda row: is_archived_path(row.path))
+        return {
+            key: ContentFile(
+                key=key,
+                thread_id=row.thread_id,
+                path=row.path,
+                compressed=row.compressed,
+                size=row.size,
+                mtime_ns=row.mtime_ns,
+                inode=row.inode,
+                scope=scope,
+            )
+            for row in rows
+            if row.thread_id is not None
+            for key in (position_key(row.path),)
+        }
+
+    def _batches(
+        self, changed: list[tuple[ContentFile | None, ContentFile]]
+    ) -> Iterator[list[Part]]:
+        """Read rollouts, and give what is worth a transaction."""
+        batch: list[Part] = []
+        characters, since = 0, time.monotonic()
+        for known, file in changed:
+            for part in self._parts(known, file):
+                batch.append(part)
+                characters += sum(len(chunk.text) for chunk in part.chunks)
+                if characters > _BATCH_CHARACTERS or time.monotonic() - since > _BATCH_S:
+                    yield batch
+                    batch, characters, since = [], 0, time.monotonic()
+                if self._stop.is_set():
+                    break
+            self._report(file)
+            if self._stop.is_set():
+                break
+        if batch:
+            yield batch
+
+    def _parts(self, known: ContentFile | None, file: ContentFile) -> Iterator[Part]:
+        if known is not None:
+            file = msgspec.structs.replace(file, id=known.id, state=known.state)
+            if _is_same(known, file) and known.scope == file.scope:  # only moved
+                moved = msgspec.structs.replace(known, path=file.path)
+                yield Part(moved, [], is_first=False, renews_last=False)
+                return
+        try:
+            yield from ContentReader(self._home, known, file).parts()
+        except RolloutError as error:
+            if not isinstance(error.__cause__, FileNotFoundError):  # moved or gone: seen next time
+                count(ERRORS, rollbook_stage="content", error_type=type(error).__name__)
+                _log.warning("not searchable: %s", error.message)
+
+    def _report(self, file: ContentFile) -> None:
+        self._files_done += 1
+        self._bytes_done += file.size
+        if self._progress:
+            self._progress(
+                SyncProgress(
+                    files_done=self._files_done,
+                    files_total=self._files_total,
+                    bytes_done=self._bytes_done,
+                    bytes_total=self._bytes_total,
+                )
+            )
+
+    def _forget(self, gone: list[ContentFile]) -> None:
+        if gone:
+            with self._content.write() as tx:
+                for file in gone:
+                    forget(tx, file)
+
+    def _store(self, tx: Transaction, batch: list[Part]) -> None:
+        ids: dict[str, int] = {}
+        for part in batch:
+            file = part.file
+            if not file.id and file.key in ids:  # a later part of a rollout that is new
+                file = msgspec.structs.replace(file, id=ids[file.key])
+            if part.is_first and file.id:
+                texts.delete_all_of(tx, file.id)
+            elif part.renews_last:
+                texts.delete_last_of(tx, file.id)
+            ids[file.key] = content_files.put(tx, file)
+            for each in part.chunks:
+                self._store_chunk(tx, ids[file.key], each)
+        texts.merge(tx, _MERGED_PAGES)
+
+    def _store_chunk(self, tx: Transaction, file_id: int, each: FoldedChunk) -> None:
+        number = texts.insert(tx, file_id, each.chunk, each.words)
+        self._recent[number] = each.text
+        group = texts.group_that_ends(number)
+        if group is not None:
+            chunks = texts.of_group(tx, group)
+            texts.insert_trigrams(tx, group, self._text_of(tx, chunks))
+            self._recent.clear()
+
+    def _text_of(self, tx: Transaction, chunks: list[texts.Chunk]) -> str:
+        """Get what some chunks say, some of which may have been stored by an earlier run."""
+        unknown = [chunk for chunk in chunks if chunk.id not in self._recent]
+        rollouts = content_files.by_ids(tx, {chunk.file_id for chunk in unknown})
+        return "\n".join(
+            self._recent[chunk.id]
+            if chunk.id in self._recent
+            else folded_text(self._home, rollouts[chunk.file_id], chunk)
+            for chunk in chunks
+        )
+
+
+def forget(tx: Transaction, file: ContentFile) -> None:
+    """Take all that was read of a rollout out of the database."""
+    texts.delete_all_of(tx, file.id)
+    content_files.delete(tx, file.id)
+
+
+def _is_same(known: ContentFile, file: ContentFile) -> bool:
+    return (known.size, known.mtime_ns, known.inode, known.compressed) == (
+        file.size,
+        file.mtime_ns,
+        file.inode,
+        file.compressed,
+    )
+
+
+def _is_read(known: ContentFile | None, file: ContentFile) -> bool:
+    return (
+        known is not None
+        and _is_same(known, file)
+        and known.scope == file.scope
+        and known.path == file.path
+    )

@@ -1,0 +1,83 @@
+"""What was said, gathered into chunks for the index."""
+
+import re
+from collections.abc import Iterator
+
+import msgspec
+
+from rollbook.content.words import fold, indexed
+from rollbook.model.times import parse_time, to_epoch
+from rollbook.rollout.lines import RolloutItem
+from rollbook.rollout.transcript import searchable
+from rollbook.store.content_files import Scope
+from rollbook.store.texts import ROLES, Chunk
+
+CHUNK_CHARACTERS = 8 << 10
+_LONGEST_REACH = 4 << 20  # bytes of a rollout, from the first line of a chunk to its last
+_MESSAGE = re.compile(rb',"type":"response_item","payload":\{"type":"message"')
+_TOOL = re.compile(
+    rb',"type":"response_item","payload":\{"type":"(?:message|\w*_call|\w*_call_output)"'
+)
+
+
+class FoldedChunk(msgspec.Struct, frozen=True):
+    """A chunk, the words that each role says in it, and all of its text, folded."""
+
+    chunk: Chunk
+    words: dict[str, set[str]]
+    text: str
+
+
+class ChunkMaker:
+    """Takes the records of a rollout, as far as they say something, and makes chunks of them."""
+
+    def __init__(self, scope: Scope) -> None:
+        self._roles = ROLES if scope is Scope.TOOLS else ROLES[:2]
+        self._wanted = _TOOL if scope is Scope.TOOLS else _MESSAGE
+        self._begin()
+
+    def _begin(self) -> None:
+        self._texts: dict[str, list[str]] = {}
+        self._places: list[tuple[int, int]] = []
+        self._times: list[int] = []
+        self._characters = 0
+
+    @property
+    def open_from(self) -> int | None:
+        """Where the chunk that isn't full begins; None where there is none."""
+        return self._places[0][0] if self._places else None
+
+    def wants(self, data: bytes, at: int, end: int) -> bool:
+        """Say whether a line may say something, by what begins at its type."""
+        return self._wanted.match(data, at, end) is not None
+
+    def take(self, offset: int, length: int, record: RolloutItem) -> Iterator[FoldedChunk]:
+        """Take the record of a line; gives the chunk that is full with it."""
+        said = [(role, text) for role, text in searchable(record) if role in self._roles]
+        if not said:
+            return
+        if self._places and offset - self._places[0][0] > _LONGEST_REACH:
+            yield from self.finish()
+        for role, text in said:
+            self._texts.setdefault(role, []).append(fold(text))
+            self._characters += len(text)
+        self._places.append((offset, length))
+        time = parse_time(record.timestamp)
+        if time is not None:
+            self._times.append(to_epoch(time))
+        if self._characters >= CHUNK_CHARACTERS:
+            yield from self.finish()
+
+    def finish(self) -> Iterator[FoldedChunk]:
+        """Give the chunk that isn't full, if there is one, and begin another."""
+        if not self._places:
+            return
+        texts = {role: "\n".join(each) for role, each in self._texts.items()}
+        chunk = Chunk(
+            first_time=min(self._times, default=0),
+            last_time=max(self._times, default=0),
+            places=tuple(self._places),
+        )
+        words = {role: indexed(text) for role, text in texts.items()}
+        self._begin()
+        yield FoldedChunk(chunk, words, "\n".join(texts.values()))
