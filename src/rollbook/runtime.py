@@ -16,6 +16,8 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 import msgspec
 
 from rollbook import telemetry
+from rollbook.content.database import ContentDatabase, content_beside
+from rollbook.content.keeper import ContentKeeper
 from rollbook.errors import (
     DatabaseDamagedError,
     InvalidThreadIdError,
@@ -29,6 +31,7 @@ from rollbook.logs.reader import logs_beside
 from rollbook.model.log import LogEntry, LogLimits, LogQuery, LogRow
 from rollbook.model.outcome import BackfillStats, ProgressCallback, WatchUpdate
 from rollbook.model.paging import Anchor, SortKey, ThreadFilter, ThreadsPage
+from rollbook.model.search import SearchPage, SearchSort, TextScope
 from rollbook.model.thread import (
     DynamicToolSpec,
     ThreadMetadata,
@@ -84,6 +87,8 @@ class StateRuntime:
     """
 
     def __init__(self, index: HomeIndex, logs: LogDatabase) -> None:
+        self._content = ContentDatabase(content_beside(Path(index.engine.location)), index.home)
+        self._keeper = ContentKeeper(self._content, index)
         self._index = index
         self._home = index.home
         self._engine = index.engine
@@ -125,9 +130,11 @@ class StateRuntime:
         if temporary is None:
             temporary = place.parent.parent == path
         index = HomeIndex.open(path, place, default_provider, temporary=temporary)
-        if backfill:
+        state = cls(index, LogDatabase(logs_beside(place), log_limits))
+        if backfill and not index.is_synced():
             index.start_backfill()
-        return cls(index, LogDatabase(logs_beside(place), log_limits))
+            state._keeper.want()
+        return state
 
     def __enter__(self) -> Self:
         return self
@@ -145,6 +152,8 @@ class StateRuntime:
         self._is_closed = True
         for finish in reversed(list(self._closing.values())):
             finish()
+        self._keeper.close()
+        self._content.close()
         self._logs.close()
         self._index.close()
 
@@ -431,6 +440,8 @@ class StateRuntime:
         *,
         jobs: int | None = None,
         rebuild: bool = False,
+        metadata_only: bool = False,
+        text: TextScope | None = None,
         progress: ProgressCallback | None = None,
         wait_s: float = 30.0,
     ) -> BackfillStats:
@@ -441,12 +452,89 @@ class StateRuntime:
         ``rebuild`` reads everything again.  ``progress`` is called from this thread as rollouts are
         done.  Safe to kill at any moment: the next run completes the work.
 
+        Then the rollouts are read for what was said in them, unless ``metadata_only``; lists are
+        complete before that.  ``text`` says what of it can be searched from now on, and is
+        remembered; None leaves that as it is.  The counts are those of the first reading.
+
         Errors: DatabaseBusyError where another process is at it for more than ``wait_s`` seconds.
         A rollout that can't be read is no error; it is counted and named in the result.
         """
         if jobs is not None and jobs < 1:
             raise UsageError(f"the number of jobs must be 1 or more, not {jobs}")
-        return self._index.sync(jobs=jobs, rebuild=rebuild, progress=progress, wait_s=wait_s)
+        stats = self._index.sync(jobs=jobs, rebuild=rebuild, progress=progress, wait_s=wait_s)
+        if text is not None:
+            self._content.set_scope(text)
+        if not metadata_only:
+            self._content.build(
+                self._index.engine, rebuild=rebuild, progress=progress, wait_s=wait_s
+            )
+        return stats
+
+    @_operation
+    def search(
+        self,
+        text: str,
+        *,
+        limit: int = 20,
+        cursor: str | None = None,
+        sort: SearchSort = SearchSort.RELEVANCE,
+        substring: bool = False,
+        roles: Sequence[str] = ("user", "assistant"),
+        thread_id: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        allowed_sources: Sequence[str] = (),
+        model_providers: Sequence[str] | None = None,
+        archived: bool | None = None,
+        cwd: str | None = None,
+        title_contains: str | None = None,
+    ) -> SearchPage:
+        """Find messages by what they say: at most ``limit`` of them, the best first.
+
+        ``text`` has words, all of which must be in a message, ``"phrases"``, the beginnings of words
+        (``retr*``), parts of words between backticks, and what must not be there (``-postgres``).
+        Case and accents don't count; languages without spaces are found, too.  With ``substring``
+        all of it is looked for as it stands, inside of words, too.  ``roles`` are who said it:
+        ``user``, ``assistant``, and ``tool`` for calls and output of tools, where these are indexed.
+        ``since`` and ``until`` bound the time of a message, the latter exclusive.  Other filters are
+        as for :meth:`list_threads`, but archived threads are found, too, unless ``archived`` says
+        otherwise.  Newer messages count more, down to half after half a year; with
+        :attr:`SearchSort.NEWEST` only the time counts.  A message that forks have from each other is
+        found once.  Pass ``next_cursor`` of a page, with all else unchanged, for the next.
+
+        Nothing that changed since the last :meth:`sync` or :meth:`watch` is found.  Where the home
+        was never read for its texts, that begins in the background; see ``is_indexed`` of the page.
+
+        Errors: UsageError for a text without words, an unknown role, a limit below 1;
+        InvalidCursorError, InvalidThreadIdError.
+        """
+        from rollbook.content.pages import SearchRequest, search_page
+
+        selection = ThreadFilter(
+            sources=tuple(allowed_sources),
+            providers=None if model_providers is None else tuple(model_providers),
+            archived=bool(archived),
+            cwd=cwd,
+            title_contains=title_contains,
+            include_silent=True,
+        )
+        request = SearchRequest(
+            text=text,
+            limit=limit,
+            cursor=cursor,
+            sort=SearchSort(sort),
+            substring=substring,
+            roles=tuple(roles),
+            thread_id=None if thread_id is None else parse_thread_id(thread_id),
+            since=since,
+            until=until,
+            threads=selection,
+            anywhere=archived is None,
+        )
+        page = search_page(self._content, self._engine, self._home, request)
+        if not page.is_indexed:
+            self._keeper.want()
+        return page
 
     def watch(
         self, *, check_interval_s: float = 60.0, stop: threading.Event | None = None
@@ -473,7 +561,9 @@ class StateRuntime:
         either = _Either(stop or threading.Event())
         take_back = self.before_closing(either.closing.set)
         try:
-            yield from Watch(self._index, check_interval_s, either)
+            for update in Watch(self._index, check_interval_s, either):
+                self._keeper.want(None if update.is_full else update.changed + update.removed)
+                yield update
         finally:
             take_back()
 

@@ -17,9 +17,10 @@ from rollbook.content.reading import ContentReader, Part
 from rollbook.content.texts import FoldedChunk
 from rollbook.errors import RolloutError
 from rollbook.model.outcome import ProgressCallback, SyncProgress
+from rollbook.model.search import TextScope
 from rollbook.rollout.layout import is_archived_path, position_key
 from rollbook.store import content_files, files, texts
-from rollbook.store.content_files import ContentFile, Scope
+from rollbook.store.content_files import ContentFile
 from rollbook.store.engine import Engine, Transaction
 from rollbook.telemetry import ERRORS, count
 
@@ -42,12 +43,14 @@ class Building:
         index: Engine,
         home: Path,
         *,
+        rebuild: bool = False,
         progress: ProgressCallback | None = None,
         stop: threading.Event | None = None,
     ) -> None:
         self._content = content
         self._index = index
         self._home = home
+        self._rebuild = rebuild
         self._progress = progress
         self._stop = stop or threading.Event()
         self._recent: dict[int, str] = {}  # folded texts of chunks whose group isn't complete
@@ -69,7 +72,7 @@ class Building:
         changed = [
             (known.get(key), file)
             for key, file in present.items()
-            if not _is_read(known.get(key), file)
+            if self._rebuild or not _is_read(known.get(key), file)
         ]
         changed.sort(key=lambda pair: PurePosixPath(pair[1].path).name, reverse=True)
         self._files_total = len(changed)
@@ -87,7 +90,9 @@ class Building:
                 content_files.set_completed(tx, int(time.time()))
         return True
 
-    def _present(self, thread_ids: Collection[str] | None, scope: Scope) -> dict[str, ContentFile]:
+    def _present(
+        self, thread_ids: Collection[str] | None, scope: TextScope
+    ) -> dict[str, ContentFile]:
         """Find the rollouts that the index has; of copies in both places the archived one counts."""
         with self._index.read() as tx:
             rows = files.located(tx, thread_ids)
@@ -132,12 +137,13 @@ class Building:
     def _parts(self, known: ContentFile | None, file: ContentFile) -> Iterator[Part]:
         if known is not None:
             file = msgspec.structs.replace(file, id=known.id, state=known.state)
-            if _is_same(known, file) and known.scope == file.scope:  # only moved
+            if not self._rebuild and _is_same(known, file):  # only moved
                 moved = msgspec.structs.replace(known, path=file.path)
                 yield Part(moved, [], is_first=False, renews_last=False)
                 return
         try:
-            yield from ContentReader(self._home, known, file).parts()
+            reader = ContentReader(self._home, None if self._rebuild else known, file)
+            yield from reader.parts()
         except RolloutError as error:
             if not isinstance(error.__cause__, FileNotFoundError):  # moved or gone: seen next time
                 count(ERRORS, rollbook_stage="content", error_type=type(error).__name__)
@@ -204,19 +210,16 @@ def forget(tx: Transaction, file: ContentFile) -> None:
     content_files.delete(tx, file.id)
 
 
+def _is_read(known: ContentFile | None, file: ContentFile) -> bool:
+    return known is not None and _is_same(known, file) and known.path == file.path
+
+
 def _is_same(known: ContentFile, file: ContentFile) -> bool:
-    return (known.size, known.mtime_ns, known.inode, known.compressed) == (
+    """Say whether a rollout has not changed, though it may have been moved."""
+    return (known.size, known.mtime_ns, known.inode, known.compressed, known.scope) == (
         file.size,
         file.mtime_ns,
         file.inode,
         file.compressed,
-    )
-
-
-def _is_read(known: ContentFile | None, file: ContentFile) -> bool:
-    return (
-        known is not None
-        and _is_same(known, file)
-        and known.scope == file.scope
-        and known.path == file.path
+        file.scope,
     )

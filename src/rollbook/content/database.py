@@ -10,8 +10,9 @@ from rollbook.errors import DatabaseDamagedError, DatabaseError
 from rollbook.forks import renew_after_fork
 from rollbook.index.lock import sync_lock
 from rollbook.model.outcome import ProgressCallback
+from rollbook.model.search import TextScope
 from rollbook.store import content_files
-from rollbook.store.content_files import ContentState, Scope
+from rollbook.store.content_files import ContentState
 from rollbook.store.engine import CONTENT, Engine, Transaction
 from rollbook.store.sqlite import SqliteEngine
 
@@ -59,25 +60,30 @@ class ContentDatabase:
         index: Engine,
         thread_ids: Collection[str] | None = None,
         *,
+        rebuild: bool = False,
         progress: ProgressCallback | None = None,
         stop: threading.Event | None = None,
         wait_s: float = 30.0,
     ) -> bool:
         """Bring it in step with the rollouts that an index has; says whether it came to its end.
 
+        ``rebuild`` reads everything again.
+
         Errors: DatabaseBusyError where another process is at it for more than ``wait_s`` seconds.
         """
 
         def run(engine: SqliteEngine) -> bool:
             with sync_lock(engine.location, wait_s):
-                building = Building(engine, index, self._home, progress=progress, stop=stop)
+                building = Building(
+                    engine, index, self._home, rebuild=rebuild, progress=progress, stop=stop
+                )
                 is_done = building.run(thread_ids)
                 engine.settle()
             return is_done
 
         return self._whatever_is_damaged(run)
 
-    def set_scope(self, scope: Scope) -> None:
+    def set_scope(self, scope: TextScope) -> None:
         """Have other texts indexed the next time, and from then on."""
         if self.state().scope != scope:
             self.write(lambda tx: content_files.set_scope(tx, scope))

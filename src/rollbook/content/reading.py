@@ -7,11 +7,12 @@ from pathlib import Path
 import msgspec
 
 from rollbook.content.texts import ChunkMaker, FoldedChunk
+from rollbook.model.search import TextScope
 from rollbook.rollout.extract import digest_before, reading
 from rollbook.rollout.layout import RolloutFile
 from rollbook.rollout.lines import MalformedLineError, RolloutItem, decode_line
 from rollbook.rollout.selection import Selection
-from rollbook.store.content_files import ContentFile, Scope
+from rollbook.store.content_files import ContentFile
 
 UNFINISHED = -1  # the size of a rollout of which only a beginning was read
 _PART_CHARACTERS = 1 << 20  # of text, in one part
@@ -41,7 +42,7 @@ class ContentReader:
         self._home = home
         self._known = known
         self._now = now
-        self._chunks = ChunkMaker(Scope(now.scope))
+        self._chunks = ChunkMaker(TextScope(now.scope))
 
     def parts(self) -> Iterator[Part]:
         """Read it.  Errors: RolloutError where it can't be read."""

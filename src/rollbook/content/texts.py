@@ -6,10 +6,10 @@ from collections.abc import Iterator
 import msgspec
 
 from rollbook.content.words import fold, indexed
+from rollbook.model.search import TextScope
 from rollbook.model.times import parse_time, to_epoch
 from rollbook.rollout.lines import RolloutItem
 from rollbook.rollout.transcript import searchable
-from rollbook.store.content_files import Scope
 from rollbook.store.texts import ROLES, Chunk
 
 CHUNK_CHARACTERS = 8 << 10
@@ -31,9 +31,9 @@ class FoldedChunk(msgspec.Struct, frozen=True):
 class ChunkMaker:
     """Takes the records of a rollout, as far as they say something, and makes chunks of them."""
 
-    def __init__(self, scope: Scope) -> None:
-        self._roles = ROLES if scope is Scope.TOOLS else ROLES[:2]
-        self._wanted = _TOOL if scope is Scope.TOOLS else _MESSAGE
+    def __init__(self, scope: TextScope) -> None:
+        self._roles = ROLES if scope is TextScope.TOOLS else ROLES[:2]
+        self._wanted = _TOOL if scope is TextScope.TOOLS else _MESSAGE
         self._begin()
 
     def _begin(self) -> None:

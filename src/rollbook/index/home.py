@@ -125,6 +125,10 @@ class HomeIndex:
         """Index the home in the background, if it never was."""
         self._background.start()
 
+    def wait_for_backfill(self) -> None:
+        """Wait until what indexes the home in the background has ended."""
+        self._background.join()
+
     def sync(
         self,
         *,

@@ -1,20 +1,12 @@
 """Which rollouts were read for their content, how far, and what is wanted of it."""
 
 from collections.abc import Collection
-from enum import IntEnum
 
 import msgspec
 
+from rollbook.model.search import TextScope
 from rollbook.store.engine import Row, Transaction
 from rollbook.store.statements import load
-
-
-class Scope(IntEnum):
-    """What is indexed of what was said in a thread."""
-
-    NOTHING = 0
-    MESSAGES = 1
-    TOOLS = 2  # calls and their output, beside the messages
 
 
 class ContentFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,7 +25,7 @@ class ContentFile(msgspec.Struct, frozen=True, kw_only=True):
     inode: int
     bytes_read: int = 0
     digest: bytes = b""
-    scope: int = Scope.NOTHING
+    scope: int = TextScope.NOTHING
     open_from: int = 0
     state: str = ""
     id: int = 0
@@ -43,7 +35,7 @@ class ContentState(msgspec.Struct, frozen=True):
     """What is wanted, and whether all of it was read: when (epoch seconds), None for never."""
 
     next_chunk: int
-    scope: Scope
+    scope: TextScope
     completed_at: int | None
 
 
@@ -98,10 +90,10 @@ def delete(tx: Transaction, file_id: int) -> None:
 def get_state(tx: Transaction) -> ContentState:
     """Read what is wanted, and whether all of it was read."""
     next_chunk, scope, completed_at = tx.query(_STATEMENTS["state"])[0]
-    return ContentState(next_chunk, Scope(scope), completed_at)
+    return ContentState(next_chunk, TextScope(scope), completed_at)
 
 
-def set_scope(tx: Transaction, scope: Scope) -> None:
+def set_scope(tx: Transaction, scope: TextScope) -> None:
     """Have other texts indexed from now on."""
     tx.execute(_STATEMENTS["set_scope"], {"scope": int(scope)})
 

@@ -200,6 +200,19 @@ def ids(
     return [_checked_id(row) for row in rows]
 
 
+def among(
+    tx: Transaction, thread_ids: Collection[str], threads: ThreadFilter, *, anywhere: bool
+) -> set[str]:
+    """Say which of some threads a filter lets through; ``anywhere``: archived or not."""
+    where, parameters = _Walk(tx, SortKey.CREATED_AT, threads).conditions(anywhere=anywhere)
+    sql = (
+        "SELECT threads.id FROM threads JOIN thread_groups ON thread_groups.id = threads.group_id"
+        f" WHERE {' AND '.join([tx.in_list('threads.id', 'ids'), *where])}"
+    )
+    parameters["ids"] = tx.list_value(list(thread_ids))
+    return {row[0] for row in tx.query(sql, parameters)}
+
+
 def set_names(tx: Transaction, names: dict[str, str]) -> None:
     """Give threads their names; unknown ids are passed over."""
     tx.execute_many(
@@ -301,6 +314,11 @@ class _Walk:
                 self._groups.append(tx.in_list(f"thread_groups.{column}", column))
                 self._parameters[column] = tx.list_value(list(map(clean_text, values)))
         self.is_filtered = bool(self._groups)
+
+    def conditions(self, *, anywhere: bool) -> tuple[list[str], dict[str, Any]]:
+        """Give the conditions on threads joined with their groups, and what is bound to them."""
+        of_threads = [f"threads.{each}" for each in self._all[1 if anywhere else 0 :]]
+        return [*of_threads, *self._groups, *self._titled("threads")], dict(self._parameters)
 
     def places(self, limit: int, after: _Place | None) -> list[_Place]:
         """Find the first threads that the filter lets through."""
