@@ -28,9 +28,14 @@ __all__ = [
     "RolloutFailure",
     "RolloutItem",
     "RolloutRecorder",
+    "SearchHit",
+    "SearchPage",
+    "SearchSort",
     "SortKey",
     "StateRuntime",
     "SyncProgress",
+    "SyncStage",
+    "TextScope",
     "ThreadMetadata",
     "ThreadMetadataBuilder",
     "ThreadsPage",
@@ -50,8 +55,15 @@ if TYPE_CHECKING:
     from rollbook.loghandler import RollbookHandler, thread_context
     from rollbook.logs.reader import LogReader
     from rollbook.model.log import LogEntry, LogLimits, LogQuery, LogRow
-    from rollbook.model.outcome import BackfillStats, RolloutFailure, SyncProgress, WatchUpdate
+    from rollbook.model.outcome import (
+        BackfillStats,
+        RolloutFailure,
+        SyncProgress,
+        SyncStage,
+        WatchUpdate,
+    )
     from rollbook.model.paging import Anchor, SortKey, ThreadsPage, format_cursor, parse_cursor
+    from rollbook.model.search import SearchHit, SearchPage, SearchSort, TextScope
     from rollbook.model.thread import DynamicToolSpec, ThreadMetadata, ThreadMetadataBuilder
     from rollbook.recorder.aio import AsyncRolloutRecorder
     from rollbook.recorder.recorder import RolloutRecorder
@@ -66,8 +78,15 @@ else:
         "loghandler": ("RollbookHandler", "thread_context"),
         "logs.reader": ("LogReader",),
         "model.log": ("LogEntry", "LogLimits", "LogQuery", "LogRow"),
-        "model.outcome": ("BackfillStats", "RolloutFailure", "SyncProgress", "WatchUpdate"),
+        "model.outcome": (
+            "BackfillStats",
+            "RolloutFailure",
+            "SyncProgress",
+            "SyncStage",
+            "WatchUpdate",
+        ),
         "model.paging": ("Anchor", "SortKey", "ThreadsPage", "format_cursor", "parse_cursor"),
+        "model.search": ("SearchHit", "SearchPage", "SearchSort", "TextScope"),
         "model.thread": ("DynamicToolSpec", "ThreadMetadata", "ThreadMetadataBuilder"),
         "recorder.aio": ("AsyncRolloutRecorder",),
         "recorder.recorder": ("RolloutRecorder",),
@@ -78,6 +97,7 @@ else:
     # Commands do without these as long as they can.  A program that asks for a state gets them with
     # it, as it may have no file descriptors left when the state first needs them.
     _STATE = (
+        *("rollbook.content.building", "rollbook.content.pages"),
         *("rollbook.index.ahead", "rollbook.index.apply", "rollbook.index.archive"),
         *("rollbook.index.backfill", "rollbook.index.watch", "rollbook.store.salvage", "tempfile"),
     )

@@ -18,6 +18,7 @@ from typing import Any, Self, TypeVar
 from rollbook.model.log import LogEntry, LogLimits, LogQuery, LogRow
 from rollbook.model.outcome import BackfillStats, ProgressCallback, WatchUpdate
 from rollbook.model.paging import Anchor, SortKey, ThreadsPage
+from rollbook.model.search import SearchPage, SearchSort, TextScope
 from rollbook.model.thread import DynamicToolSpec, ThreadMetadata, ThreadMetadataBuilder
 from rollbook.rollout.lines import RolloutItem
 from rollbook.runtime import StateRuntime
@@ -239,12 +240,57 @@ class AsyncStateRuntime:
         *,
         jobs: int | None = None,
         rebuild: bool = False,
+        metadata_only: bool = False,
+        text: TextScope | None = None,
         progress: ProgressCallback | None = None,
         wait_s: float = 30.0,
     ) -> BackfillStats:
         """See :meth:`rollbook.StateRuntime.sync`; ``progress`` is called in the worker thread."""
         return await self._run(
-            self._runtime.sync, jobs=jobs, rebuild=rebuild, progress=progress, wait_s=wait_s
+            self._runtime.sync,
+            jobs=jobs,
+            rebuild=rebuild,
+            metadata_only=metadata_only,
+            text=text,
+            progress=progress,
+            wait_s=wait_s,
+        )
+
+    async def search(
+        self,
+        text: str,
+        *,
+        limit: int = 20,
+        cursor: str | None = None,
+        sort: SearchSort = SearchSort.RELEVANCE,
+        substring: bool = False,
+        roles: Sequence[str] = ("user", "assistant"),
+        thread_id: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        allowed_sources: Sequence[str] = (),
+        model_providers: Sequence[str] | None = None,
+        archived: bool | None = None,
+        cwd: str | None = None,
+        title_contains: str | None = None,
+    ) -> SearchPage:
+        """See :meth:`rollbook.StateRuntime.search`."""
+        return await self._run(
+            self._runtime.search,
+            text,
+            limit=limit,
+            cursor=cursor,
+            sort=sort,
+            substring=substring,
+            roles=roles,
+            thread_id=thread_id,
+            since=since,
+            until=until,
+            allowed_sources=allowed_sources,
+            model_providers=model_providers,
+            archived=archived,
+            cwd=cwd,
+            title_contains=title_contains,
         )
 
     async def watch(

@@ -17,10 +17,11 @@ import msgspec
 
 from rollbook import telemetry
 from rollbook.content.database import ContentDatabase, content_beside
-from rollbook.content.keeper import ContentKeeper
+from rollbook.content.keeper import ContentKeeper, tell_of
 from rollbook.errors import (
     DatabaseDamagedError,
     InvalidThreadIdError,
+    RollbookError,
     ThreadNotFoundError,
     UsageError,
 )
@@ -462,12 +463,15 @@ class StateRuntime:
         if jobs is not None and jobs < 1:
             raise UsageError(f"the number of jobs must be 1 or more, not {jobs}")
         stats = self._index.sync(jobs=jobs, rebuild=rebuild, progress=progress, wait_s=wait_s)
-        if text is not None:
-            self._content.set_scope(text)
-        if not metadata_only:
-            self._content.build(
-                self._index.engine, rebuild=rebuild, progress=progress, wait_s=wait_s
-            )
+        try:
+            if text is not None:
+                self._content.set_scope(text)
+            if not metadata_only:
+                self._content.build(
+                    self._index.engine, rebuild=rebuild, progress=progress, wait_s=wait_s
+                )
+        except RollbookError as error:
+            tell_of(error)
         return stats
 
     @_operation

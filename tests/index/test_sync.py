@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rollbook import SortKey, StateRuntime, SyncProgress
+from rollbook import SortKey, StateRuntime, SyncProgress, SyncStage
 from rollbook.rollout import extract as extract_module
 from rollbook.store import files
 from rollbook.testing import (
@@ -387,8 +387,11 @@ def test_progress_reaches_the_end(corpus_home):
     seen = []
     with StateRuntime.open(corpus_home("0.95.0"), backfill=False) as state:
         state.sync(progress=seen.append)
-    assert [step.files_done for step in seen] == list(range(1, 30))
-    assert (seen[-1].files_total, seen[-1].bytes_done) == (29, seen[-1].bytes_total)
+    assert [step.stage for step in seen] == [SyncStage.METADATA] * 29 + [SyncStage.CONTENT] * 29
+    for last in (28, 57):
+        assert [step.files_done for step in seen[last - 28 : last + 1]] == list(range(1, 30))
+        assert seen[last].files_total == 29
+        assert seen[last].bytes_done == seen[last].bytes_total
 
 
 def test_the_newest_threads_are_there_before_the_others_are_read(home, state):

@@ -20,6 +20,7 @@ _MODULES = {
     "list": "list",
     "logs": "logs",
     "path": "show",
+    "search": "search",
     "show": "show",
     "sync": "sync",
     "tools": "show",
@@ -57,6 +58,7 @@ def cli(context: click.Context, home: str | None, database: str | None, as_json:
     \b
     rollbook sync          index the home, or what is new in it
     rollbook list          the newest threads
+    rollbook search TEXT   messages that say it
     rollbook show ID       one thread; any unambiguous beginning of its id will do
     rollbook doctor        what state the home is in
 

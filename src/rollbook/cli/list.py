@@ -7,11 +7,10 @@ import click
 
 from rollbook.cli import render
 from rollbook.cli.options import Settings, common_options
-from rollbook.cli.sync import run_sync
-from rollbook.errors import DatabaseBusyError, UsageError
+from rollbook.cli.sync import sync_once
+from rollbook.errors import UsageError
 from rollbook.model.paging import SortKey, ThreadsPage, format_cursor, parse_cursor
 from rollbook.model.thread import ThreadMetadata
-from rollbook.runtime import StateRuntime
 
 _WIDE = 120  # columns of a terminal; narrower ones show what people look for first
 _SHOWN_ID = 18  # time and some chance: as good as unambiguous
@@ -65,7 +64,7 @@ def list_command(
         raise UsageError(f"--limit must be 1 or more, not {limit}")
     anchor = parse_cursor(cursor) if cursor else None
     with settings.open() as state:
-        _sync_once(state, settings)
+        sync_once(state, settings, metadata_only=True)
         page = state.list_threads(
             limit,
             anchor,
@@ -86,15 +85,6 @@ def list_command(
     else:
         for thread in page.items:
             render.echo(render.plain_row(thread, _time_of(thread, SortKey(sort))))
-
-
-def _sync_once(state: StateRuntime, settings: Settings) -> None:
-    if state.is_synced():
-        return
-    try:
-        run_sync(state, jobs=None, rebuild=False, quiet=settings.as_json, wait=False)
-    except DatabaseBusyError as error:
-        render.note(f"rollbook: {render.printable(error.message)}")
 
 
 def _time_of(thread: ThreadMetadata, sort: SortKey) -> datetime | None:

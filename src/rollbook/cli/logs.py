@@ -1,10 +1,8 @@
 """``rollbook logs``: the last log rows, and those that come."""
 
 import logging
-import re
 import select
 import sys
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
@@ -13,6 +11,7 @@ import msgspec
 
 from rollbook.cli import render
 from rollbook.cli.options import Settings, common_options
+from rollbook.cli.times import read_time
 from rollbook.errors import (
     AmbiguousIdError,
     DatabaseBusyError,
@@ -21,7 +20,6 @@ from rollbook.errors import (
 )
 from rollbook.logs.reader import LogReader
 from rollbook.model.log import LogQuery, LogRow
-from rollbook.model.times import parse_time, to_epoch
 
 _log = logging.getLogger(__name__)
 _COLOURS = {
@@ -32,36 +30,16 @@ _COLOURS = {
     "TRACE": "magenta",
 }
 _PATCH = "ToolCall: apply_patch"
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
-_AGO = re.compile(r"(\d{1,9})([smhdw])", re.ASCII)
-_RFC3339 = re.compile(r".{10}[Tt ]\d\d:")
 _PART = 5000  # rows read at once
 _SHOWN_CANDIDATES = 5
-
-
-def _read_time(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
-    """Read a time as epoch seconds: RFC 3339, unix seconds, or how long ago."""
-    del context, parameter
-    text = (value or "").strip()
-    if value is None:
-        return None
-    if match := _AGO.fullmatch(text):
-        return int(time.time()) - int(match[1]) * _UNITS[match[2]]
-    if re.fullmatch(r"-?\d{1,18}", text, re.ASCII):
-        return int(text)
-    if _RFC3339.match(text) and (moment := parse_time(text)) is not None:
-        return to_epoch(moment)
-    raise click.BadParameter(
-        f"{text[:50]!r} is no time: say 2026-01-27T12:34:56Z, unix seconds, or 15m, 2h, 3d (ago)"
-    )
 
 
 @click.command("logs", short_help="Print the last log rows and follow.")
 @click.option("--level", metavar="LEVEL", help="Only this level: trace, debug, info, warn, error.")
 @click.option(
-    "--from", "from_ts", callback=_read_time, metavar="TIME", help="Only from this time on."
+    "--from", "from_ts", callback=read_time, metavar="TIME", help="Only from this time on."
 )
-@click.option("--to", "to_ts", callback=_read_time, metavar="TIME", help="Only up to this time.")
+@click.option("--to", "to_ts", callback=read_time, metavar="TIME", help="Only up to this time.")
 @click.option("--module", "modules", multiple=True, metavar="TEXT", help="Part of a module's path.")
 @click.option(
     "--file", "files", multiple=True, metavar="TEXT", help="Part of a source file's path."

@@ -27,7 +27,12 @@ _UNSAFE_IN_JSON = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u
 
 def printable(text: str) -> str:
     """Bring text onto one line that a terminal can be given as it is."""
-    return _UNSAFE.sub("\ufffd", _SPACES.sub(" ", text).strip())
+    return visible(_SPACES.sub(" ", text).strip())
+
+
+def visible(text: str) -> str:
+    """Make text something that a terminal can be given as it is; line breaks don't survive it."""
+    return _UNSAFE.sub("\ufffd", text)
 
 
 def printable_lines(text: str) -> list[str]:

@@ -11,12 +11,20 @@ import msgspec
 
 from rollbook.cli import render
 from rollbook.cli.options import Settings, common_options
-from rollbook.errors import DatabaseBusyError
-from rollbook.model.outcome import BackfillStats, ProgressCallback, SyncProgress, WatchUpdate
+from rollbook.errors import DatabaseBusyError, UsageError
+from rollbook.model.outcome import (
+    BackfillStats,
+    ProgressCallback,
+    SyncProgress,
+    SyncStage,
+    WatchUpdate,
+)
+from rollbook.model.search import TextScope
 from rollbook.runtime import StateRuntime
 
 _SHOWN_FAILURES = 20
 _SHOWN_IDS = 3
+_STAGES = {SyncStage.METADATA: "Indexing", SyncStage.CONTENT: "Reading"}
 
 
 @click.command("sync", short_help="Bring the index up to date with the rollouts.")
@@ -25,18 +33,40 @@ _SHOWN_IDS = 3
 )
 @click.option("--rebuild", is_flag=True, help="Read every rollout again from its start.")
 @click.option("--watch", is_flag=True, help="Then follow the home until Ctrl-C.")
+@click.option(
+    "--text",
+    type=click.Choice([scope.name.lower() for scope in TextScope if scope]),
+    is_flag=False,
+    flag_value=TextScope.MESSAGES.name.lower(),
+    help="What can be searched, from now on: messages, or calls and output of tools, too.",
+)
+@click.option("--no-text", is_flag=True, help="Have nothing to search, from now on.")
 @common_options
-def sync_command(settings: Settings, *, jobs: int | None, rebuild: bool, watch: bool) -> None:
+def sync_command(
+    settings: Settings,
+    *,
+    jobs: int | None,
+    rebuild: bool,
+    watch: bool,
+    text: str | None,
+    no_text: bool,
+) -> None:
     """Bring the index up to date with the rollouts.
 
     Reads only what has changed since the last time. It may be interrupted at any moment; the next
     run completes the work. Rollouts are never changed. Ends with 1 if a rollout could not be read.
 
+    First comes what lists need, then what was said, for `rollbook search`. --text=tools has calls
+    and output of tools indexed, too, and --no-text nothing; later runs keep to it.
+
     With --watch it then goes on: what agents write is in the index within a tenth of a second. Each
     time it says what has changed; with --json, in one object a line.
     """
+    if no_text and text:
+        raise UsageError("--text and --no-text contradict each other", hint="give one of them")
+    scope = TextScope.NOTHING if no_text else TextScope[text.upper()] if text else None
     with settings.open(temporary=False) as state:
-        stats = run_sync(state, jobs=jobs, rebuild=rebuild, quiet=False)
+        stats = run_sync(state, jobs=jobs, rebuild=rebuild, text=scope, quiet=False)
         if settings.as_json:
             counts = msgspec.structs.asdict(stats)
             del counts["failures"]
@@ -50,13 +80,20 @@ def sync_command(settings: Settings, *, jobs: int | None, rebuild: bool, watch: 
 
 
 def run_sync(
-    state: StateRuntime, *, jobs: int | None, rebuild: bool, quiet: bool, wait: bool = True
+    state: StateRuntime,
+    *,
+    jobs: int | None = None,
+    rebuild: bool = False,
+    metadata_only: bool = False,
+    text: TextScope | None = None,
+    quiet: bool,
+    wait: bool = True,
 ) -> BackfillStats:
     """Sync with a progress bar on a terminal, and name what could not be read.
 
     Errors: DatabaseBusyError while another process is at it, unless one is to ``wait`` for it.
     """
-    sync = partial(state.sync, jobs=jobs, rebuild=rebuild)
+    sync = partial(state.sync, jobs=jobs, rebuild=rebuild, metadata_only=metadata_only, text=text)
     with progress_bar() as progress:
         try:
             stats = sync(progress=progress, wait_s=0)
@@ -74,6 +111,16 @@ def run_sync(
         if stats.parse_errors:
             render.note(f"rollbook: {stats.parse_errors} malformed lines were skipped")
     return stats
+
+
+def sync_once(state: StateRuntime, settings: Settings, *, metadata_only: bool) -> None:
+    """Sync a home that was never synced, unless another process is at it."""
+    if state.is_synced():
+        return
+    try:
+        run_sync(state, metadata_only=metadata_only, quiet=settings.as_json, wait=False)
+    except DatabaseBusyError as error:
+        render.note(f"rollbook: {render.printable(error.message)}")
 
 
 def _summary(state: StateRuntime, stats: BackfillStats) -> str:
@@ -127,14 +174,14 @@ def progress_bar() -> Iterator[ProgressCallback | None]:
     )
 
     columns = (
-        TextColumn("Indexing"),
+        TextColumn("{task.fields[stage]}"),
         BarColumn(),
         TextColumn("{task.fields[files]} rollouts"),
         DownloadColumn(),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=None, files="0")
+        task = bar.add_task("", total=None, files="0", stage="")
 
         def advance(progress: SyncProgress) -> None:
             bar.update(
@@ -142,6 +189,7 @@ def progress_bar() -> Iterator[ProgressCallback | None]:
                 completed=progress.bytes_done,
                 total=progress.bytes_total,
                 files=f"{progress.files_done}/{progress.files_total}",
+                stage=_STAGES[progress.stage],
             )
 
         yield advance

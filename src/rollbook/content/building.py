@@ -7,7 +7,7 @@ run reads on.
 import logging
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 import msgspec
@@ -16,7 +16,7 @@ from rollbook.content.places import folded_text
 from rollbook.content.reading import ContentReader, Part
 from rollbook.content.texts import FoldedChunk
 from rollbook.errors import RolloutError
-from rollbook.model.outcome import ProgressCallback, SyncProgress
+from rollbook.model.outcome import ProgressCallback, SyncProgress, SyncStage
 from rollbook.model.search import TextScope
 from rollbook.rollout.layout import is_archived_path, position_key
 from rollbook.store import content_files, files, texts
@@ -68,7 +68,10 @@ class Building:
             else:
                 known = content_files.of_threads(tx, thread_ids)
         present = self._present(thread_ids, scope)
-        self._forget([file for key, file in known.items() if key not in present])
+        gone = known.keys() - present.keys()
+        if gone:
+            with self._content.write() as tx:
+                forget(tx, gone)
         changed = [
             (known.get(key), file)
             for key, file in present.items()
@@ -135,12 +138,10 @@ class Building:
             yield batch
 
     def _parts(self, known: ContentFile | None, file: ContentFile) -> Iterator[Part]:
-        if known is not None:
-            file = msgspec.structs.replace(file, id=known.id, state=known.state)
-            if not self._rebuild and _is_same(known, file):  # only moved
-                moved = msgspec.structs.replace(known, path=file.path)
-                yield Part(moved, [], is_first=False, renews_last=False)
-                return
+        if known is not None and not self._rebuild and _is_same(known, file):  # only moved
+            moved = msgspec.structs.replace(known, path=file.path)
+            yield Part(moved, [], is_first=False, renews_last=False)
+            return
         try:
             reader = ContentReader(self._home, None if self._rebuild else known, file)
             yield from reader.parts()
@@ -159,28 +160,20 @@ class Building:
                     files_total=self._files_total,
                     bytes_done=self._bytes_done,
                     bytes_total=self._bytes_total,
+                    stage=SyncStage.CONTENT,
                 )
             )
 
-    def _forget(self, gone: list[ContentFile]) -> None:
-        if gone:
-            with self._content.write() as tx:
-                for file in gone:
-                    forget(tx, file)
-
     def _store(self, tx: Transaction, batch: list[Part]) -> None:
-        ids: dict[str, int] = {}
         for part in batch:
-            file = part.file
-            if not file.id and file.key in ids:  # a later part of a rollout that is new
-                file = msgspec.structs.replace(file, id=ids[file.key])
-            if part.is_first and file.id:
-                texts.delete_all_of(tx, file.id)
-            elif part.renews_last:
-                texts.delete_last_of(tx, file.id)
-            ids[file.key] = content_files.put(tx, file)
+            before = content_files.id_of(tx, part.file.key)
+            if before is not None and part.is_first:
+                texts.delete_all_of(tx, before)
+            elif before is not None and part.renews_last:
+                texts.delete_last_of(tx, before)
+            file_id = content_files.upsert(tx, part.file)
             for each in part.chunks:
-                self._store_chunk(tx, ids[file.key], each)
+                self._store_chunk(tx, file_id, each)
         texts.merge(tx, _MERGED_PAGES)
 
     def _store_chunk(self, tx: Transaction, file_id: int, each: FoldedChunk) -> None:
@@ -204,10 +197,13 @@ class Building:
         )
 
 
-def forget(tx: Transaction, file: ContentFile) -> None:
-    """Take all that was read of a rollout out of the database."""
-    texts.delete_all_of(tx, file.id)
-    content_files.delete(tx, file.id)
+def forget(tx: Transaction, keys: Iterable[str]) -> None:
+    """Take all that was read of some rollouts out of the database."""
+    for key in keys:
+        file_id = content_files.id_of(tx, key)
+        if file_id is not None:
+            texts.delete_all_of(tx, file_id)
+            content_files.delete(tx, file_id)
 
 
 def _is_read(known: ContentFile | None, file: ContentFile) -> bool:

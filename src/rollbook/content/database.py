@@ -5,7 +5,6 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TypeVar
 
-from rollbook.content.building import Building, forget
 from rollbook.errors import DatabaseDamagedError, DatabaseError
 from rollbook.forks import renew_after_fork
 from rollbook.index.lock import sync_lock
@@ -71,6 +70,7 @@ class ContentDatabase:
 
         Errors: DatabaseBusyError where another process is at it for more than ``wait_s`` seconds.
         """
+        from rollbook.content.building import Building
 
         def run(engine: SqliteEngine) -> bool:
             with sync_lock(engine.location, wait_s):
@@ -90,10 +90,10 @@ class ContentDatabase:
 
     def forget_threads(self, thread_ids: Collection[str]) -> None:
         """Take all that was read of some threads out of the database."""
+        from rollbook.content.building import forget
 
         def action(tx: Transaction) -> None:
-            for file in content_files.of_threads(tx, thread_ids).values():
-                forget(tx, file)
+            forget(tx, content_files.of_threads(tx, thread_ids))
 
         self.write(action)
 

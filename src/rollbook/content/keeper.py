@@ -72,6 +72,11 @@ class ContentKeeper:
             return False
         except RollbookError as error:
             if not self._stop.is_set():
-                count(ERRORS, rollbook_stage="content", error_type=type(error).__name__)
-                _log.warning("what was said could not be read: %s", error.message)
+                tell_of(error)
         return True
+
+
+def tell_of(error: RollbookError) -> None:
+    """Log and count that what was said could not be read: threads can be listed all the same."""
+    count(ERRORS, rollbook_stage="content", error_type=type(error).__name__)
+    _log.warning("what was said could not be made searchable: %s", error.message)

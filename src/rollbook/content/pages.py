@@ -12,12 +12,11 @@ from rollbook.content.query import Query, parse_query
 from rollbook.content.search import Asked, Match, find, snippet
 from rollbook.errors import InvalidCursorError, UsageError
 from rollbook.model.paging import ThreadFilter
-from rollbook.model.search import SearchHit, SearchPage, SearchSort, TextScope
+from rollbook.model.search import ROLES, SearchHit, SearchPage, SearchSort, TextScope
 from rollbook.model.thread import ThreadMetadata
 from rollbook.model.times import from_epoch, to_epoch, whole_seconds
 from rollbook.store import threads
 from rollbook.store.engine import Engine, Transaction
-from rollbook.store.texts import ROLES
 
 _CURSOR = re.compile(r"(\d{1,9})@(\d{1,12})", re.ASCII)
 _MOST_HITS = 10_000  # on all pages of one search

@@ -99,7 +99,7 @@ def _phrase(text: str, *, is_beginning: bool) -> Term | None:
         end_before = end
     first, last = found[0][0], found[-1][0]
     before = "" if is_unspaced(first) else f"(?<!{_EDGE})"
-    behind = "" if is_unspaced(last) or is_beginning else f"(?!{_EDGE})"
+    behind = "" if is_unspaced(last) else f"{_EDGE}*" if is_beginning else f"(?!{_EDGE})"
     words = [asked for word, _, _ in found[:-1] for asked in _asked(word)]
     words += _asked(last, is_beginning=is_beginning)
     return Term(re.compile(before + "".join(pattern) + behind), tuple(words))

@@ -173,8 +173,9 @@ def snippet(query: Query, text: str) -> tuple[str, tuple[tuple[int, int], ...]]:
     first = spans[0][0] if spans else 0
     start = 0 if first <= _BEFORE else text.rfind(" ", 0, first - _BEFORE // 2) + 1
     start = max(start, first - _BEFORE)
+    start += len(text[start:first]) - len(text[start:first].lstrip())
     end = start + _SNIPPET
-    line = "… " if start else ""
+    line = "… " if text[:start].strip() else ""
     marks, at = [], start
     for begin, stop in spans:
         if begin < at or stop > end:

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 import msgspec
 
 from rollbook.content.words import fold, indexed
-from rollbook.model.search import TextScope
+from rollbook.model.search import ROLES, TextScope
 from rollbook.model.times import parse_time, to_epoch
 from rollbook.rollout.lines import RolloutItem
 from rollbook.rollout.transcript import searchable
-from rollbook.store.texts import ROLES, Chunk
+from rollbook.store.texts import Chunk
 
 CHUNK_CHARACTERS = 8 << 10
 _LONGEST_REACH = 4 << 20  # bytes of a rollout, from the first line of a chunk to its last

@@ -1,6 +1,7 @@
 """What came of reading one rollout, and of bringing a whole index up to date."""
 
 from collections.abc import Callable
+from enum import StrEnum
 
 import msgspec
 
@@ -59,6 +60,13 @@ class WatchUpdate(msgspec.Struct, frozen=True, kw_only=True):
     stats: BackfillStats = BackfillStats()
 
 
+class SyncStage(StrEnum):
+    """What a sync does at a time: what lists need first, then what was said."""
+
+    METADATA = "metadata"
+    CONTENT = "content"
+
+
 class SyncProgress(msgspec.Struct, frozen=True, kw_only=True):
     """How far a sync is: rollouts and their bytes, done and in all, as far as it has looked.
 
@@ -69,6 +77,7 @@ class SyncProgress(msgspec.Struct, frozen=True, kw_only=True):
     files_total: int
     bytes_done: int
     bytes_total: int
+    stage: SyncStage = SyncStage.METADATA
 
 
 ProgressCallback = Callable[[SyncProgress], None]

@@ -7,6 +7,8 @@ import msgspec
 
 from rollbook.model.thread import ThreadMetadata
 
+ROLES = ("user", "assistant", "tool")  # who says something in a thread
+
 
 class TextScope(IntEnum):
     """What can be searched of what was said in a thread."""

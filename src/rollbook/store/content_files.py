@@ -12,8 +12,8 @@ from rollbook.store.statements import load
 class ContentFile(msgspec.Struct, frozen=True, kw_only=True):
     """A rollout as it was read for its content.
 
-    ``key`` names it wherever it is moved; ``path`` is where it was, relative to the home.  ``id`` is
-    0 as long as it isn't stored.  Of its texts, those before ``open_from`` are settled.
+    ``key`` names it wherever it is moved; ``path`` is where it was, relative to the home.  Of its
+    texts, those before ``open_from`` are settled.
     """
 
     key: str
@@ -28,7 +28,6 @@ class ContentFile(msgspec.Struct, frozen=True, kw_only=True):
     scope: int = TextScope.NOTHING
     open_from: int = 0
     state: str = ""
-    id: int = 0
 
 
 class ContentState(msgspec.Struct, frozen=True):
@@ -40,46 +39,46 @@ class ContentState(msgspec.Struct, frozen=True):
 
 
 _COLUMNS = ContentFile.__struct_fields__
-_STORED = _COLUMNS[:-1]
-_STATEMENTS = load("content_files.sql")
-_INSERT = _STATEMENTS["insert"].format(
-    stored=", ".join(_STORED), values=", ".join(f":{column}" for column in _STORED)
-)
-_UPDATE = _STATEMENTS["update"].format(
-    assignments=", ".join(f"{column} = :{column}" for column in _STORED)
-)
+_STATEMENTS = {
+    name: sql.format(
+        columns=", ".join(_COLUMNS),
+        values=", ".join(f":{column}" for column in _COLUMNS),
+        assignments=", ".join(f"{column} = excluded.{column}" for column in _COLUMNS[1:]),
+        threads="{threads}",
+        ids="{ids}",
+    )
+    for name, sql in load("content_files.sql").items()
+}
 
 
 def get_all(tx: Transaction) -> dict[str, ContentFile]:
     """Read all rollouts, by key."""
-    sql = _STATEMENTS["all"].format(columns=", ".join(_COLUMNS))
-    return {row[0]: _from_row(row) for row in tx.query(sql)}
+    return {row[0]: _from_row(row) for row in tx.query(_STATEMENTS["all"])}
 
 
 def of_threads(tx: Transaction, thread_ids: Collection[str]) -> dict[str, ContentFile]:
     """Read the rollouts of some threads, by key."""
-    condition = tx.in_list("thread_id", "threads")
-    sql = _STATEMENTS["of_threads"].format(columns=", ".join(_COLUMNS), threads=condition)
+    sql = _STATEMENTS["of_threads"].format(threads=tx.in_list("thread_id", "threads"))
     rows = tx.query(sql, {"threads": tx.list_value(list(thread_ids))})
     return {row[0]: _from_row(row) for row in rows}
 
 
 def by_ids(tx: Transaction, ids: Collection[int]) -> dict[int, ContentFile]:
     """Read some rollouts, by id."""
-    condition = tx.in_list("id", "ids")
-    sql = _STATEMENTS["by_ids"].format(columns=", ".join(_COLUMNS), ids=condition)
-    found = map(_from_row, tx.query(sql, {"ids": tx.list_value(list(ids))}))
-    return {file.id: file for file in found}
+    sql = _STATEMENTS["by_ids"].format(ids=tx.in_list("id", "ids"))
+    rows = tx.query(sql, {"ids": tx.list_value(list(ids))})
+    return {row[-1]: _from_row(row[:-1]) for row in rows}
 
 
-def put(tx: Transaction, file: ContentFile) -> int:
-    """Remember a rollout; returns its id."""
-    values = msgspec.structs.asdict(file)
-    if file.id:
-        tx.execute(_UPDATE, values)
-        return file.id
-    del values["id"]
-    return int(tx.query(_INSERT, values)[0][0])
+def id_of(tx: Transaction, key: str) -> int | None:
+    """Find the id of a rollout; None where it was never read."""
+    rows = tx.query(_STATEMENTS["id_of"], {"key": key})
+    return int(rows[0][0]) if rows else None
+
+
+def upsert(tx: Transaction, file: ContentFile) -> int:
+    """Remember a rollout as it was read; returns its id."""
+    return int(tx.query(_STATEMENTS["upsert"], msgspec.structs.asdict(file))[0][0])
 
 
 def delete(tx: Transaction, file_id: int) -> None:

@@ -10,11 +10,11 @@ from collections.abc import Collection, Mapping
 
 import msgspec
 
+from rollbook.model.search import ROLES
 from rollbook.store.engine import Row, Transaction
 from rollbook.store.statements import load
 
 GROUP_BITS = 4  # chunks that share their trigrams; the statements have it, too
-ROLES = ("user", "assistant", "tool")
 _LAST_OF_GROUP = (1 << GROUP_BITS) - 1
 _COLUMNS = "id, file_id, first_time, last_time, places"
 _STATEMENTS = load("texts.sql")

@@ -4,14 +4,15 @@ SELECT {columns} FROM content_files
 -- of_threads: Those of some threads.
 SELECT {columns} FROM content_files WHERE {threads}
 
--- by_ids: Some of them.
-SELECT {columns} FROM content_files WHERE {ids}
+-- by_ids: Some of them, each with its id.
+SELECT {columns}, id FROM content_files WHERE {ids}
 
--- insert: Remember a rollout.
-INSERT INTO content_files ({stored}) VALUES ({values}) RETURNING id
+-- id_of: The id of a rollout.
+SELECT id FROM content_files WHERE key = :key
 
--- update: Remember how far a rollout was read.
-UPDATE content_files SET {assignments} WHERE id = :id
+-- upsert: Remember a rollout as it was read.
+INSERT INTO content_files ({columns}) VALUES ({values})
+ON CONFLICT (key) DO UPDATE SET {assignments} RETURNING id
 
 -- delete: Forget a rollout.
 DELETE FROM content_files WHERE id = :id

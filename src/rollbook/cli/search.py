@@ -1,0 +1,188 @@
+"""``rollbook search``: the messages that say something."""
+
+import os
+from collections.abc import Iterator
+from datetime import datetime
+from itertools import islice
+
+import click
+import msgspec
+
+from rollbook.cli import render
+from rollbook.cli.options import Settings, common_options
+from rollbook.cli.sync import sync_once
+from rollbook.cli.times import read_time
+from rollbook.model.search import ROLES, SearchHit, SearchPage, SearchSort
+from rollbook.model.times import format_time, from_epoch, to_epoch
+
+_SHOWN_OF_THREAD = 3
+_SHOWN_ID = 18
+_SPEAKERS = {"user": "you", "assistant": "agent", "tool": "tool"}
+
+
+@click.command("search", short_help="Find messages by what they say.")
+@click.argument("text")
+@click.option(
+    "--substring", "-s", is_flag=True, help="Take TEXT as it stands, inside of words, too."
+)
+@click.option(
+    "--role",
+    "roles",
+    multiple=True,
+    type=click.Choice(ROLES),
+    help="Only what they said.  [default: user and assistant]",
+)
+@click.option(
+    "--sort",
+    type=click.Choice([sort.value for sort in SearchSort]),
+    default=SearchSort.RELEVANCE.value,
+    show_default=True,
+    help="The best first, of which newer is better, or just the newest.",
+)
+@click.option("--since", callback=read_time, metavar="TIME", help="Only said from then on.")
+@click.option("--until", callback=read_time, metavar="TIME", help="Only said before then.")
+@click.option("--thread-id", metavar="ID", help="Only in this thread.")
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, metavar="N")
+@click.option("--cursor", metavar="CURSOR", help="Go on where a page ended.")
+@click.option("--archived/--active", default=None, help="Only archived threads, or only others.")
+@click.option("--source", "sources", multiple=True, metavar="SOURCE", help="Only from there.")
+@click.option("--provider", "providers", multiple=True, metavar="NAME", help="Only with that one.")
+@click.option("--cwd", metavar="DIR", help="Only in threads that work in this directory.")
+@click.option("--title", metavar="TEXT", help="Only in threads with this text in their title.")
+@common_options
+def search_command(
+    settings: Settings,
+    *,
+    text: str,
+    substring: bool,
+    roles: tuple[str, ...],
+    sort: str,
+    since: int | None,
+    until: int | None,
+    thread_id: str | None,
+    limit: int,
+    cursor: str | None,
+    archived: bool | None,
+    sources: tuple[str, ...],
+    providers: tuple[str, ...],
+    cwd: str | None,
+    title: str | None,
+) -> None:
+    """Find messages by what they say, the best first.
+
+    \b
+    rollbook search 'sqlite "database is locked" -postgres'
+    rollbook search 'retr*' --role user --since 30d
+    rollbook search --substring 'state.get_thread('
+
+    All words have to be in a message, in any order; "words in quotes" one after the other; word* is
+    the beginning of a word, -word must not be there, `between backticks` stands what may also be
+    inside of words. Case and accents don't count. What tools were given and said is found with
+    --role tool, if `rollbook sync --text=tools` has indexed it.
+    """
+    with settings.open() as state:
+        sync_once(state, settings, metadata_only=False)
+        page = state.search(
+            text,
+            limit=limit,
+            cursor=cursor,
+            sort=SearchSort(sort),
+            substring=substring,
+            roles=roles or ("user", "assistant"),
+            thread_id=state.resolve_thread_id(thread_id) if thread_id else None,
+            since=_time(since),
+            until=_time(until),
+            allowed_sources=sources,
+            model_providers=providers,
+            archived=archived,
+            cwd=os.path.abspath(os.path.expanduser(cwd)) if cwd else None,
+            title_contains=title,
+        )
+    if settings.as_json:
+        render.echo_json(page_object(page))
+        return
+    if render.on_terminal():
+        _show(page)
+    else:
+        for hit in page.hits:
+            render.echo(_plain_row(hit))
+    _tell(page)
+
+
+def page_object(page: SearchPage) -> dict[str, object]:
+    """Make the JSON object of a page: threads and times as everywhere."""
+    return {
+        "items": [hit_object(hit) for hit in page.hits],
+        "next_cursor": page.next_cursor,
+        "is_complete": page.is_complete,
+        "is_indexed": page.is_indexed,
+    }
+
+
+def hit_object(hit: SearchHit) -> dict[str, object]:
+    """Make the JSON object of a hit."""
+    return msgspec.structs.asdict(hit) | {
+        "thread": render.thread_object(hit.thread),
+        "time": None if hit.time is None else to_epoch(hit.time),
+    }
+
+
+def _time(seconds: int | None) -> datetime | None:
+    if seconds is None:
+        return None
+    try:
+        return from_epoch(seconds)
+    except OverflowError as error:
+        raise click.BadParameter(f"{seconds} is beyond all calendars") from error
+
+
+def _plain_row(hit: SearchHit) -> str:
+    time = "" if hit.time is None else format_time(hit.time)
+    return "\t".join([hit.thread.id, hit.position, time, hit.role, render.printable(hit.snippet)])
+
+
+def _tell(page: SearchPage) -> None:
+    if not page.is_indexed:
+        render.note("Not all is indexed yet: `rollbook sync` completes it.")
+    if not page.hits:
+        render.note("Nothing found. (Parts of words: add --substring. Tools: --role tool.)")
+    if not page.is_complete:
+        render.note("That is nearly everywhere: only the newest places were looked at.")
+    if page.next_cursor and render.on_terminal():
+        render.note(f"More: add --cursor '{page.next_cursor}'")
+
+
+def _show(page: SearchPage) -> None:
+    """Show threads in the order of the best that was found in each."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False, soft_wrap=False)
+    by_thread: dict[str, list[SearchHit]] = {}
+    for hit in page.hits:
+        by_thread.setdefault(hit.thread.id, []).append(hit)
+    for thread_id, hits in by_thread.items():
+        thread = hits[0].thread
+        head = Text.assemble(
+            (thread_id[:_SHOWN_ID], "cyan"),
+            ("  " + render.directory_of(thread, console.width // 4), "green"),
+            ("  " + render.title_of(thread), "bold"),
+        )
+        console.print(head, no_wrap=True, overflow="ellipsis")
+        for hit in islice(hits, _SHOWN_OF_THREAD):
+            console.print(Text.assemble(*_line(hit)), no_wrap=True, overflow="ellipsis")
+        if len(hits) > _SHOWN_OF_THREAD:
+            more = len(hits) - _SHOWN_OF_THREAD
+            console.print(Text(f"  … {more} more: --thread-id {thread_id[:_SHOWN_ID]}", "dim"))
+        console.print()
+
+
+def _line(hit: SearchHit) -> Iterator[tuple[str, str]]:
+    """Give the parts of a hit's line, each with its style."""
+    yield f"  {render.age_of(hit.time):>10}  {_SPEAKERS[hit.role]:<6} ", "dim"
+    at = 0
+    for start, end in hit.marks:
+        yield render.visible(hit.snippet[at:start]), ""
+        yield render.visible(hit.snippet[start:end]), "bold yellow"
+        at = end
+    yield render.visible(hit.snippet[at:]), ""
