@@ -18,6 +18,7 @@ __all__ = [
     "BackfillStats",
     "DynamicToolSpec",
     "GitFacts",
+    "ItemKind",
     "LogEntry",
     "LogLimits",
     "LogQuery",
@@ -39,6 +40,8 @@ __all__ = [
     "ThreadMetadata",
     "ThreadMetadataBuilder",
     "ThreadsPage",
+    "TranscriptItem",
+    "TranscriptPage",
     "WatchUpdate",
     "__version__",
     "conversation",
@@ -65,6 +68,7 @@ if TYPE_CHECKING:
     from rollbook.model.paging import Anchor, SortKey, ThreadsPage, format_cursor, parse_cursor
     from rollbook.model.search import SearchHit, SearchPage, SearchSort, TextScope
     from rollbook.model.thread import DynamicToolSpec, ThreadMetadata, ThreadMetadataBuilder
+    from rollbook.model.transcript import ItemKind, TranscriptItem, TranscriptPage
     from rollbook.recorder.aio import AsyncRolloutRecorder
     from rollbook.recorder.recorder import RolloutRecorder
     from rollbook.rollout.history import conversation
@@ -88,6 +92,7 @@ else:
         "model.paging": ("Anchor", "SortKey", "ThreadsPage", "format_cursor", "parse_cursor"),
         "model.search": ("SearchHit", "SearchPage", "SearchSort", "TextScope"),
         "model.thread": ("DynamicToolSpec", "ThreadMetadata", "ThreadMetadataBuilder"),
+        "model.transcript": ("ItemKind", "TranscriptItem", "TranscriptPage"),
         "recorder.aio": ("AsyncRolloutRecorder",),
         "recorder.recorder": ("RolloutRecorder",),
         "rollout.history": ("conversation",),
@@ -97,7 +102,7 @@ else:
     # Commands do without these as long as they can.  A program that asks for a state gets them with
     # it, as it may have no file descriptors left when the state first needs them.
     _STATE = (
-        *("rollbook.content.building", "rollbook.content.pages"),
+        *("rollbook.content.building", "rollbook.content.pages", "rollbook.rollout.pages"),
         *("rollbook.index.ahead", "rollbook.index.apply", "rollbook.index.archive"),
         *("rollbook.index.backfill", "rollbook.index.watch", "rollbook.store.salvage", "tempfile"),
     )

@@ -7,10 +7,19 @@ a write that has begun runs to its end in its thread, so that it happens whole o
 import asyncio
 import os
 import threading
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -20,9 +29,11 @@ from rollbook.model.outcome import BackfillStats, ProgressCallback, WatchUpdate
 from rollbook.model.paging import Anchor, SortKey, ThreadsPage
 from rollbook.model.search import SearchPage, SearchSort, TextScope
 from rollbook.model.thread import DynamicToolSpec, ThreadMetadata, ThreadMetadataBuilder
+from rollbook.model.transcript import TranscriptItem, TranscriptPage
 from rollbook.rollout.lines import RolloutItem
 from rollbook.runtime import StateRuntime
 
+_ITEMS_AT_ONCE = 100
 _THREADS = 5  # one writer and four readers: more could only wait
 _Result = TypeVar("_Result")
 
@@ -256,6 +267,27 @@ class AsyncStateRuntime:
             wait_s=wait_s,
         )
 
+    async def read_thread(
+        self,
+        thread_id: str,
+        *,
+        limit: int = 50,
+        before: str | None = None,
+        after: str | None = None,
+        at: str | None = None,
+    ) -> TranscriptPage:
+        """See :meth:`rollbook.StateRuntime.read_thread`."""
+        return await self._run(
+            self._runtime.read_thread, thread_id, limit=limit, before=before, after=after, at=at
+        )
+
+    async def read_whole_thread(self, thread_id: str) -> AsyncIterator[TranscriptItem]:
+        """See :meth:`rollbook.StateRuntime.read_whole_thread`."""
+        items = await self._run(self._runtime.read_whole_thread, thread_id)
+        while batch := await self._run(_next_of, items):
+            for item in batch:
+                yield item
+
     async def search(
         self,
         text: str,
@@ -335,6 +367,10 @@ class AsyncStateRuntime:
     ) -> _Result:
         call = partial(operation, *arguments, **options)
         return await asyncio.get_running_loop().run_in_executor(self._executor, call)
+
+
+def _next_of(items: Iterator[TranscriptItem]) -> list[TranscriptItem]:
+    return list(islice(items, _ITEMS_AT_ONCE))
 
 
 class _Ending(threading.Event):

@@ -8,10 +8,10 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
 import msgspec
 
@@ -40,9 +40,13 @@ from rollbook.model.thread import (
     parse_thread_id,
 )
 from rollbook.model.times import whole_seconds
+from rollbook.model.transcript import TranscriptItem, TranscriptPage
 from rollbook.rollout.layout import resolve_home, state_path
 from rollbook.rollout.lines import MalformedLineError, RolloutItem, as_written, to_item
 from rollbook.store import threads, tools
+
+if TYPE_CHECKING:
+    from rollbook.rollout.pages import TranscriptReader
 
 _LARGEST_PAGE = (1 << 62) - 1  # what a database can count, one row more included
 
@@ -475,6 +479,48 @@ class StateRuntime:
         return stats
 
     @_operation
+    def read_thread(
+        self,
+        thread_id: str,
+        *,
+        limit: int = 50,
+        before: str | None = None,
+        after: str | None = None,
+        at: str | None = None,
+    ) -> TranscriptPage:
+        """Read a page of what was said and done in a thread, from its rollout, oldest first.
+
+        That is the last page; or the one before a position, the one after it, or the one that
+        begins ``at`` it (``start``: the first).  Positions are those of items and of search hits;
+        pass ``before`` and ``after`` of a page to go on.  A page has at most ``limit`` items, and
+        fewer where more than 64 MiB would have to be read for it.  Of texts that are longer than
+        256 Ki characters, the rest is left out, and counted.  Empty for a thread without a rollout.
+
+        Errors: ThreadNotFoundError, InvalidThreadIdError; InvalidCursorError for a position that is
+        none in this thread; UsageError for a limit below 1 and for two positions; RolloutError
+        where the rollout can't be read, or the one in which it begins is gone.
+        Cost: the bytes of the page, and what lies between its items; all for a compressed rollout.
+        """
+        positions = {"before": before, "after": after, "at": at}
+        given = {name: value for name, value in positions.items() if value is not None}
+        if limit < 1:
+            raise UsageError(f"a page can't have {limit} items", hint="ask for 1 or more")
+        if len(given) > 1:
+            raise UsageError(f"{' and '.join(given)} contradict each other", hint="give one")
+        reader = self._transcript(thread_id)
+        for name, value in given.items():
+            page: TranscriptPage = getattr(reader, name)(value, limit)
+            return page
+        return reader.last(limit)
+
+    def read_whole_thread(self, thread_id: str) -> Iterator[TranscriptItem]:
+        """Read all that was said and done in a thread, oldest first, each text as a whole.
+
+        Errors: as of :meth:`read_thread`.
+        """
+        return self._transcript(thread_id).all()
+
+    @_operation
     def search(
         self,
         text: str,
@@ -633,6 +679,13 @@ class StateRuntime:
         return repair.get_thread(
             self._engine, self._home, self._default_provider, parse_thread_id(thread_id)
         )
+
+    def _transcript(self, thread_id: str) -> "TranscriptReader":
+        from rollbook.rollout.pages import TranscriptReader, segments_of
+
+        thread = self._required_thread(thread_id)
+        find = partial(repair.rollouts_of, self._engine, self._home)
+        return TranscriptReader(self._home, segments_of(self._home, thread.id, find))
 
     def _required_thread(self, thread_id: str) -> ThreadMetadata:
         metadata = self._thread(thread_id)

@@ -41,8 +41,5 @@ def records_at(
 
 def folded_text(home: Path, file: ContentFile, chunk: Chunk) -> str:
     """Read all that a chunk says, folded."""
-    return "\n".join(
-        fold(text)
-        for _, record in records_at(home, file, chunk.places)
-        for _, text in searchable(record)
-    )
+    said = (searchable(record) for _, record in records_at(home, file, chunk.places))
+    return "\n".join(fold(each[1]) for each in said if each is not None)

@@ -138,12 +138,14 @@ def _in_rollout(
         time = 0 if parsed is None else to_epoch(parsed)
         if not _is_in_time(asked, time):
             continue
-        for role, text in searchable(record):
-            if role in asked.roles:
-                quality = _quality(asked.query, fold(text))
-                if quality:
-                    score = quality * _WEIGHTS[role] * _recency(asked, time)
-                    yield Match(file.thread_id, f"{file.key}:{offset}", role, time, text, score)
+        said = searchable(record)
+        if said is None or said[0] not in asked.roles:
+            continue
+        role, text = said
+        quality = _quality(asked.query, fold(text))
+        if quality:
+            score = quality * _WEIGHTS[role] * _recency(asked, time)
+            yield Match(file.thread_id, f"{file.key}:{offset}", role, time, text, score)
 
 
 def _is_in_time(asked: Asked, time: int) -> bool:

@@ -1,6 +1,5 @@
 """What was said, gathered into chunks for the index."""
 
-import re
 from collections.abc import Iterator
 
 import msgspec
@@ -9,15 +8,11 @@ from rollbook.content.words import fold, indexed
 from rollbook.model.search import ROLES, TextScope
 from rollbook.model.times import parse_time, to_epoch
 from rollbook.rollout.lines import RolloutItem
-from rollbook.rollout.transcript import searchable
+from rollbook.rollout.transcript import may_be_said, searchable
 from rollbook.store.texts import Chunk
 
 CHUNK_CHARACTERS = 8 << 10
 _LONGEST_REACH = 4 << 20  # bytes of a rollout, from the first line of a chunk to its last
-_MESSAGE = re.compile(rb',"type":"response_item","payload":\{"type":"message"')
-_TOOL = re.compile(
-    rb',"type":"response_item","payload":\{"type":"(?:message|\w*_call|\w*_call_output)"'
-)
 
 
 class FoldedChunk(msgspec.Struct, frozen=True):
@@ -33,7 +28,7 @@ class ChunkMaker:
 
     def __init__(self, scope: TextScope) -> None:
         self._roles = ROLES if scope is TextScope.TOOLS else ROLES[:2]
-        self._wanted = _TOOL if scope is TextScope.TOOLS else _MESSAGE
+        self._with_tools = scope is TextScope.TOOLS
         self._begin()
 
     def _begin(self) -> None:
@@ -49,18 +44,18 @@ class ChunkMaker:
 
     def wants(self, data: bytes, at: int, end: int) -> bool:
         """Say whether a line may say something, by what begins at its type."""
-        return self._wanted.match(data, at, end) is not None
+        return may_be_said(data, at, end, tools=self._with_tools)
 
     def take(self, offset: int, length: int, record: RolloutItem) -> Iterator[FoldedChunk]:
         """Take the record of a line; gives the chunk that is full with it."""
-        said = [(role, text) for role, text in searchable(record) if role in self._roles]
-        if not said:
+        said = searchable(record)
+        if said is None or said[0] not in self._roles:
             return
         if self._places and offset - self._places[0][0] > _LONGEST_REACH:
             yield from self.finish()
-        for role, text in said:
-            self._texts.setdefault(role, []).append(fold(text))
-            self._characters += len(text)
+        role, text = said
+        self._texts.setdefault(role, []).append(fold(text))
+        self._characters += len(text)
         self._places.append((offset, length))
         time = parse_time(record.timestamp)
         if time is not None:

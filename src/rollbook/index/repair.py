@@ -15,6 +15,7 @@ from rollbook.errors import (
 from rollbook.model.thread import DynamicToolSpec, ThreadMetadata, hyphenated
 from rollbook.rollout.layout import (
     RolloutFile,
+    choose_files,
     find_rollouts,
     list_rollouts,
     locate,
@@ -23,7 +24,7 @@ from rollbook.rollout.layout import (
     stat_rollout,
 )
 from rollbook.rollout.session_index import read_names
-from rollbook.store import threads, tools
+from rollbook.store import files, threads, tools
 from rollbook.store.engine import Engine
 from rollbook.telemetry import READ_FALLBACKS, count
 
@@ -140,6 +141,21 @@ def get_dynamic_tools(
     except (DatabaseBusyError, DatabaseUnwritableError) as error:
         _log.info("tools of %s were read and not stored: %s", thread_id, error.message)
         return list(found)
+
+
+def rollouts_of(engine: Engine, home: Path, thread_id: str) -> list[RolloutFile]:
+    """Find the files that make a thread, oldest first: those of the index, else those on disk."""
+    with engine.read() as tx:
+        known = [row.path for row in files.of_thread(tx, thread_id)]
+    for paths in (known, None):
+        found = [
+            file
+            for path in (find_rollouts(home, thread_id) if paths is None else paths)
+            if (file := stat_rollout(home, path)) is not None
+        ]
+        if found:
+            return choose_files(thread_id, found)
+    return []
 
 
 def rollout_exists(metadata: ThreadMetadata) -> bool:

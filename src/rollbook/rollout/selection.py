@@ -6,11 +6,21 @@ in another form than Codex writes it in is given, whatever it is.
 """
 
 from collections.abc import Callable, Generator, Iterator
+from typing import Protocol
 
 from rollbook.rollout import heads
-from rollbook.rollout.scan import BLOCK_BYTES, Readable
+from rollbook.rollout.scan import BLOCK_BYTES
 
 LONGEST_LINE = 64 << 20  # of one that is given; bytes
+
+
+class Blocks(Protocol):
+    """What is read from where it stands to its end."""
+
+    def read(self, size: int, /) -> bytes | None:
+        """Read at most so many bytes, none at the end."""
+
+
 Wants = Callable[[bytes, int, int], bool]
 
 
@@ -18,16 +28,21 @@ class Selection:
     """Iterate over the wanted lines of a rollout, without their line breaks, and where each begins.
 
     Start it on a binary stream that stands at ``offset``.  ``wants`` is asked of each line in
-    Codex's form: the bytes that it is in, where its type begins, and where they end.  A longer line
-    than 64 MiB is not given.
+    Codex's form: the bytes that it is in, where its type begins, and where they end.  Of a longer
+    line than 64 MiB the beginning is given where ``gives_heads``, else nothing; ``omitted`` says how
+    many bytes of the line that was given last are missing.
 
     When the iteration has ended, ``offset`` is the end of the last whole line; what follows it is in
     ``unfinished``.
     """
 
-    def __init__(self, stream: Readable, wants: Wants, offset: int = 0) -> None:
+    def __init__(
+        self, stream: Blocks, wants: Wants, offset: int = 0, *, gives_heads: bool = False
+    ) -> None:
         self._stream = stream
         self._wants = wants
+        self._gives_heads = gives_heads
+        self.omitted = 0
         self.offset = offset
         self.unfinished = b""
 
@@ -63,17 +78,20 @@ class Selection:
     def _long_line(self, data: bytes) -> Generator[tuple[int, bytes], None, bytes]:
         """Take a line that is longer than a block, held only if it is wanted; returns what follows."""
         is_wanted = self._is_wanted(data, 0, len(data))
-        parts, length = [data] if is_wanted else [], len(data)
+        parts, length, is_whole = [data], len(data), is_wanted
         while block := self._stream.read(BLOCK_BYTES):
             part, line_break, rest = block.partition(b"\n")
             length += len(part)
-            if is_wanted and length <= LONGEST_LINE:
+            if is_whole and length <= LONGEST_LINE:
                 parts.append(part)
             else:
-                parts = []
+                parts, is_whole = [data[: heads.LONGEST_HEAD]], False
             if line_break:
-                if parts:
-                    yield self.offset, b"".join(parts)
+                if is_wanted and (is_whole or self._gives_heads):
+                    line = b"".join(parts)
+                    self.omitted = length - len(line)
+                    yield self.offset, line
+                    self.omitted = 0
                 self.offset += length + 1
                 return rest
-        return b"".join(parts)
+        return b"".join(parts) if is_whole else b""
