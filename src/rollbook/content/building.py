@@ -12,9 +12,10 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 
-from rollbook.content.places import runs_at
+from rollbook.content.places import folded_text
 from rollbook.content.reading import ContentReader, Part
 from rollbook.content.texts import FoldedChunk
+from rollbook.content.words import spaced
 from rollbook.errors import RolloutError
 from rollbook.model.outcome import ProgressCallback, SyncProgress, SyncStage
 from rollbook.model.search import TextScope
@@ -53,7 +54,7 @@ class Building:
         self._rebuild = rebuild
         self._progress = progress
         self._stop = stop or threading.Event()
-        self._recent: dict[int, set[str]] = {}  # what is in chunks whose group isn't complete
+        self._recent: dict[int, str] = {}  # what is said in chunks whose group isn't complete
         self._files_done = self._files_total = self._bytes_done = self._bytes_total = 0
 
     def run(self, thread_ids: Collection[str] | None = None) -> bool:
@@ -180,22 +181,22 @@ class Building:
                 self._store_chunk(tx, file_id, each)
 
     def _store_chunk(self, tx: Transaction, file_id: int, each: FoldedChunk) -> None:
-        number = texts.insert(tx, file_id, each.chunk, each.words)
-        self._recent[number] = each.runs
+        number = texts.insert(
+            tx, file_id, each.chunk, messages=spaced(each.messages), tools=spaced(each.tools)
+        )
+        self._recent[number] = f"{each.messages}\n{each.tools}"
         group = texts.group_that_ends(number)
         if group is not None:
             chunks = texts.of_group(tx, group)
-            texts.insert_trigrams(tx, group, self._runs_of(tx, chunks))
+            texts.insert_trigrams(tx, group, self._text_of(tx, chunks))
             self._recent.clear()
 
-    def _runs_of(self, tx: Transaction, chunks: list[texts.Chunk]) -> set[str]:
-        """Get what is in some chunks, some of which may have been stored by an earlier run."""
+    def _text_of(self, tx: Transaction, chunks: list[texts.Chunk]) -> str:
+        """Get what is said in some chunks, some of which may have been stored by an earlier run."""
         unknown = [chunk for chunk in chunks if chunk.id not in self._recent]
         rollouts = content_files.by_ids(tx, {chunk.file_id for chunk in unknown})
-        runs: set[str] = set().union(*self._recent.values())
-        return runs.union(
-            *(runs_at(self._home, rollouts[chunk.file_id], chunk) for chunk in unknown)
-        )
+        again = (folded_text(self._home, rollouts[chunk.file_id], chunk) for chunk in unknown)
+        return "\n".join([*self._recent.values(), *again])
 
 
 def forget(tx: Transaction, keys: Iterable[str]) -> None:

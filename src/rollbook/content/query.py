@@ -10,12 +10,9 @@ from collections.abc import Iterator
 import msgspec
 
 from rollbook.content.words import (
-    LONGEST_WORD,
     fold,
     is_unspaced,
-    mark_of,
     pairs,
-    runs_of,
     words_of,
 )
 from rollbook.errors import UsageError
@@ -27,17 +24,6 @@ _MOST_TRIGRAMS = 48
 _EDGE = r"[^\W_]"  # what a word goes on with
 
 
-class Word(msgspec.Struct, frozen=True):
-    """A word of the index, or the beginning of one."""
-
-    text: str
-    is_beginning: bool = False
-
-    def asked(self, mark: str) -> str:
-        """Write it as the index is asked for it, with the mark of whoever says it."""
-        return _quoted(mark + self.text) + ("*" if self.is_beginning else "")
-
-
 class Term(msgspec.Struct, frozen=True):
     """One thing that is looked for.
 
@@ -46,7 +32,7 @@ class Term(msgspec.Struct, frozen=True):
     """
 
     pattern: re.Pattern[str]
-    words: tuple[Word, ...]
+    words: tuple[str, ...]
     trigrams: tuple[str, ...] = ()
 
 
@@ -56,12 +42,10 @@ class Query(msgspec.Struct, frozen=True):
     terms: tuple[Term, ...]
     excluded: tuple[Term, ...] = ()
 
-    def words(self, roles: tuple[str, ...]) -> str | None:
-        """Write what the index of words is asked: None for nothing."""
+    def words(self) -> str | None:
+        """Write what the indexes of words are asked: None for nothing."""
         words = dict.fromkeys(word for term in self.terms for word in term.words)
-        marks = dict.fromkeys(map(mark_of, roles))
-        said = (" AND ".join(word.asked(mark) for word in words) for mark in marks)
-        return f"({') OR ('.join(said)})" if words else None
+        return " AND ".join(words) if words else None
 
     def trigrams(self) -> str | None:
         """Write what the index of trigrams is asked: None for nothing."""
@@ -116,14 +100,14 @@ def _phrase(text: str, *, is_beginning: bool) -> Term | None:
     return Term(re.compile(before + "".join(pattern) + behind), tuple(words))
 
 
-def _asked(word: str, *, is_beginning: bool = False) -> Iterator[Word]:
-    """Say what the index has of a word."""
+def _asked(word: str, *, is_beginning: bool = False) -> Iterator[str]:
+    """Write what the index has of a word."""
     if not is_unspaced(word):
-        yield Word(word[:LONGEST_WORD], is_beginning)
+        yield _quoted(word) + ("*" if is_beginning else "")
     elif len(word) == 1:
-        yield Word(word, is_beginning=True)
+        yield _quoted(word) + "*"
     else:
-        yield from map(Word, list(pairs(word))[:-1])
+        yield from map(_quoted, list(pairs(word))[:-1])
 
 
 def _part(text: str) -> Term:
@@ -135,14 +119,14 @@ def _part(text: str) -> Term:
         if is_unspaced(word) or start > 0  # whole, but for the last, which may go on
         for asked in _asked(word, is_beginning=end == len(folded))
     ]
-    trigrams = [run[at : at + 3] for run in runs_of(folded) for at in range(len(run) - 2)]
-    step = 1 + len(trigrams) // _MOST_TRIGRAMS
+    starts = range(len(folded) - 2)
+    trigrams = [folded[at : at + 3] for at in starts[:: 1 + len(starts) // _MOST_TRIGRAMS]]
     if not words and not trigrams:
         raise UsageError(
             f"{text[:100]!r} is too short to be looked for inside of words",
-            hint="give at least three letters that follow each other",
+            hint="give at least three characters",
         )
-    return Term(re.compile(re.escape(folded)), tuple(words), tuple(sorted(trigrams)[::step]))
+    return Term(re.compile(re.escape(folded)), tuple(words), tuple(trigrams))
 
 
 def _quoted(text: str) -> str:

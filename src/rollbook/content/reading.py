@@ -33,7 +33,7 @@ class Part(msgspec.Struct, frozen=True):
     @property
     def characters(self) -> int:
         """How much is said in it."""
-        return sum(chunk.characters for chunk in self.chunks)
+        return sum(map(_characters_of, self.chunks))
 
 
 class ContentReader:
@@ -67,7 +67,7 @@ class ContentReader:
         for offset, line, record in self._records(lines):
             full = list(self._chunks.take(offset, len(line), record))
             chunks += full
-            characters += sum(each.characters for each in full)
+            characters += sum(map(_characters_of, full))
             if characters > _PART_CHARACTERS and self._chunks.open_from is None:
                 end = offset + len(line) + 1
                 unfinished = msgspec.structs.replace(
@@ -112,3 +112,7 @@ class ContentReader:
         return msgspec.structs.replace(
             self._now, bytes_read=end, digest=digest, open_from=open_from
         )
+
+
+def _characters_of(chunk: FoldedChunk) -> int:
+    return len(chunk.messages) + len(chunk.tools)

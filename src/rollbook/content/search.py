@@ -22,7 +22,7 @@ from rollbook.store.content_files import ContentFile
 from rollbook.store.engine import Transaction
 
 _AT_ONCE = 64  # chunks
-_ENOUGH = 1000  # chunks, where a page was full before
+_ENOUGH = 256  # chunks, where a page was full before
 _HALF_WORTH_S = 180 * 86_400  # a message so old counts half of a new one
 _WEIGHTS = {"user": 1.0, "assistant": 0.85, "tool": 0.6}
 _LONG = 600  # characters, of which one match counts about half of what it does alone
@@ -86,7 +86,8 @@ def find(tx: Transaction, home: Path, asked: Asked, most: int) -> tuple[list[Mat
 def _candidates(tx: Transaction, asked: Asked) -> list[tuple[int, int, int]]:
     return texts.candidates(
         tx,
-        words=asked.query.words(asked.roles),
+        words=asked.query.words(),
+        roles=asked.roles,
         trigrams=asked.query.trigrams(),
         since=asked.since,
         until=asked.until,

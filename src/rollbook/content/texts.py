@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from rollbook.content.words import fold, indexed, runs_of
+from rollbook.content.words import fold
 from rollbook.model.search import ROLES, TextScope
 from rollbook.model.times import parse_time, to_epoch
 from rollbook.rollout.lines import RolloutItem
@@ -16,12 +16,11 @@ _LONGEST_REACH = 4 << 20  # bytes of a rollout, from the first line of a chunk t
 
 
 class FoldedChunk(msgspec.Struct, frozen=True):
-    """A chunk, the words and the runs of characters that are in it, and how much it says."""
+    """A chunk, and all that is said in it, folded: in messages, and by tools."""
 
     chunk: Chunk
-    words: set[str]
-    runs: set[str]
-    characters: int
+    messages: str
+    tools: str
 
 
 class ChunkMaker:
@@ -68,12 +67,12 @@ class ChunkMaker:
         """Give the chunk that isn't full, if there is one, and begin another."""
         if not self._places:
             return
-        runs = {role: runs_of("\n".join(texts)) for role, texts in self._texts.items()}
         chunk = Chunk(
             first_time=min(self._times, default=0),
             last_time=max(self._times, default=0),
             places=tuple(self._places),
         )
-        words = {word for role, said in runs.items() for word in indexed(said, role)}
-        yield FoldedChunk(chunk, words, set().union(*runs.values()), self._characters)
+        tools = self._texts.pop("tool", [])
+        messages = [text for texts in self._texts.values() for text in texts]
+        yield FoldedChunk(chunk, "\n".join(messages), "\n".join(tools))
         self._begin()

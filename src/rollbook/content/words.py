@@ -5,9 +5,8 @@ Languages that put no spaces between words are cut into pairs of characters.
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
-LONGEST_WORD = 64  # of longer ones, so much is indexed
 # Han, kana, hangul and their forms; Thai, Lao, Burmese, Khmer.
 _UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1100-\u11ff\u1780-\u17ff\u2e80-\u2fdf\u3005-\u3007"
@@ -15,10 +14,10 @@ _UNSPACED = (
     "\uff66-\uff9f\U00020000-\U0003ffff"
 )
 _WORD = re.compile(rf"[{_UNSPACED}]+|[^\W_{_UNSPACED}]+")
-_RUN = re.compile(r"[^\W_]+")
+_UNSPACED_ANYWHERE = re.compile(rf"[{_UNSPACED}]+")
+_NO_WORD = re.compile(rf"[^\w{_UNSPACED}]+")
 _BEYOND_ASCII = re.compile(r"[^\x00-\x7f]+")
 _is_unspaced = re.compile(rf"[{_UNSPACED}]").match
-_TOOL_MARK = "\u2063"  # to the index, part of a word
 _ACCENTS = range(0x300, 0x370)
 
 
@@ -72,30 +71,23 @@ def is_unspaced(word: str) -> bool:
     return bool(_is_unspaced(word))
 
 
-def runs_of(folded: str) -> set[str]:
-    """Give what stands between spaces and the like in a folded text, each once."""
-    return set(_RUN.findall(folded))
+def spaced(folded: str) -> str:
+    """Write a folded text so that an index that knows only ASCII finds its words.
+
+    To that, all other characters are parts of words: those that aren't become spaces, and languages
+    without spaces get them.
+    """
+    return folded if folded.isascii() else _BEYOND_ASCII.sub(_spaced, folded)
 
 
-def indexed(runs: Iterable[str], role: str) -> set[str]:
-    """Give what runs of characters are found by, among what a role says."""
-    found: set[str] = set()
-    for run in runs:
-        if run.isascii():
-            found.add(run[:LONGEST_WORD])
-            continue
-        for word in _WORD.findall(run):
-            if is_unspaced(word):
-                found.update(pairs(word))
-            else:
-                found.add(word[:LONGEST_WORD])
-    mark = mark_of(role)
-    return {mark + word for word in found} if mark else found
+def _spaced(run: re.Match[str]) -> str:
+    if run[0].isalnum() and not _UNSPACED_ANYWHERE.search(run[0]):
+        return run[0]  # letters of a word that may go on in ASCII
+    return _NO_WORD.sub(" ", _UNSPACED_ANYWHERE.sub(_paired, run[0]))
 
 
-def mark_of(role: str) -> str:
-    """Say what words are marked with in the index: those of tools, as few look for them."""
-    return _TOOL_MARK if role == "tool" else ""
+def _paired(run: re.Match[str]) -> str:
+    return f" {' '.join(pairs(run[0]))} "
 
 
 def pairs(run: str) -> Iterator[str]:

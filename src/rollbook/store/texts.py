@@ -1,12 +1,12 @@
 """The index of what was said in threads: which chunks of a rollout have which words.
 
-A *chunk* is a few messages that follow each other.  Its words are in one full-text index, without
-order or count; which trigrams 32 chunks have is in another, for parts of words.  Neither keeps
-the text: it is in the rollouts, and what the indexes find has to be looked at there.  So an index may
+A *chunk* is a few messages that follow each other.  Its words are in full-text indexes, of
+messages and of tools, without order or count; which trigrams 32 chunks have is in another, for parts
+of words.  None keeps the text: it is in the rollouts, and what the indexes find has to be looked at there.  So an index may
 say too much, never too little.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 
 import msgspec
 
@@ -34,13 +34,15 @@ class Chunk(msgspec.Struct, frozen=True):
     id: int = 0
 
 
-def insert(tx: Transaction, file_id: int, chunk: Chunk, words: Collection[str]) -> int:
+def insert(tx: Transaction, file_id: int, chunk: Chunk, *, messages: str, tools: str) -> int:
     """Add a chunk, and what it is found by; returns its number, which no other has had."""
     number = int(tx.query(_STATEMENTS["next_chunk"])[0][0])
     tx.execute(_STATEMENTS["set_next_chunk"], {"next_chunk": number + 1})
     row = (number, file_id, chunk.first_time, chunk.last_time, _encode(chunk.places))
     tx.insert_many("text_chunks", _COLUMNS.split(", "), [row])
-    tx.execute(_STATEMENTS["insert_words"], {"id": number, "words": " ".join(words)})
+    for name, text in (("messages", messages), ("tools", tools)):
+        if text:
+            tx.execute(_STATEMENTS[f"insert_{name}"], {"id": number, "text": _for_index(text)})
     return number
 
 
@@ -49,9 +51,13 @@ def group_that_ends(number: int) -> int | None:
     return number >> GROUP_BITS if number & _LAST_OF_GROUP == _LAST_OF_GROUP else None
 
 
-def insert_trigrams(tx: Transaction, group: int, runs: Iterable[str]) -> None:
-    """Add the runs of characters that are in the chunks of a group."""
-    tx.execute(_STATEMENTS["insert_trigrams"], {"id": group, "runs": " ".join(runs)})
+def insert_trigrams(tx: Transaction, group: int, text: str) -> None:
+    """Add what is said in the chunks of a group."""
+    tx.execute(_STATEMENTS["insert_trigrams"], {"id": group, "text": _for_index(text)})
+
+
+def _for_index(text: str) -> str:
+    return text.replace("\0", "\n")  # it would take that for the end of the text
 
 
 def of_group(tx: Transaction, group: int) -> list[Chunk]:
@@ -82,7 +88,8 @@ def delete_all_of(tx: Transaction, file_id: int) -> None:
 
 def _delete(tx: Transaction, numbers: list[int]) -> None:
     each = [{"id": number} for number in numbers]
-    tx.execute_many(_STATEMENTS["delete_words"], each)
+    tx.execute_many(_STATEMENTS["delete_messages"], each)
+    tx.execute_many(_STATEMENTS["delete_tools"], each)
     tx.execute_many(_STATEMENTS["delete_chunk"], each)
     groups = {number >> GROUP_BITS for number in numbers}
     tx.execute_many(_STATEMENTS["delete_trigrams"], [{"id": group} for group in groups])
@@ -90,14 +97,15 @@ def _delete(tx: Transaction, numbers: list[int]) -> None:
 
 def compact(tx: Transaction) -> None:
     """Make the indexes as small and quick as they get, after much was added."""
-    tx.execute(_STATEMENTS["compact_words"])
-    tx.execute(_STATEMENTS["compact_trigrams"])
+    for name in ("messages", "tools", "trigrams"):
+        tx.execute(_STATEMENTS[f"compact_{name}"])
 
 
 def candidates(
     tx: Transaction,
     *,
     words: str | None,
+    roles: Collection[str],
     trigrams: str | None,
     since: int | None,
     until: int | None,
@@ -105,14 +113,17 @@ def candidates(
 ) -> list[tuple[int, int, int]]:
     """Find the chunks that may have what is looked for: number, rollout, last time; newest first.
 
-    ``words`` and ``trigrams`` are what the indexes are asked, None for nothing.
+    ``words`` and ``trigrams`` are what the indexes are asked, None for nothing; words are looked for
+    in messages, among what tools said, or in both, by the ``roles``.
     """
     tables = ["text_chunks"]
     conditions = ["1"]
     parameters: dict[str, object] = {}
     if words is not None:
-        tables.append("JOIN text_words ON text_words.rowid = text_chunks.id")
-        conditions.append(_STATEMENTS["with_words"])
+        said = ["in_tools"] if "tool" in roles else []
+        said += ["in_messages"] if {*roles} - {"tool"} else []
+        found = " UNION ".join(_STATEMENTS[each] for each in said)
+        conditions.append(f"text_chunks.id IN ({found})")
         parameters["words"] = words
     if trigrams is not None:
         conditions.append(_STATEMENTS["with_trigrams"])
