@@ -6,6 +6,7 @@ without the last; what stands between backticks is found anywhere, inside of wor
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 
 import msgspec
 
@@ -22,18 +23,25 @@ _TERM = re.compile(
 )
 _MOST_TRIGRAMS = 48
 _EDGE = r"[^\W_]"  # what a word goes on with
+_BETWEEN = r"[\W_]+"  # words that follow each other
 
 
 class Term(msgspec.Struct, frozen=True):
     """One thing that is looked for.
 
-    ``pattern`` finds it in folded text.  ``words`` is what the index of words is asked for, empty
+    ``pattern`` finds it in folded text, of which it must have ``literal``, which is quicker to see.
+    ``words`` is what the index of words is asked for, empty
     for nothing; ``trigrams`` what that of trigrams is.
     """
 
     pattern: re.Pattern[str]
+    literal: str
     words: tuple[str, ...]
     trigrams: tuple[str, ...] = ()
+
+    def occurrences(self, folded: str) -> Iterator[re.Match[str]]:
+        """Find it in a folded text."""
+        return self.pattern.finditer(folded) if self.literal in folded else iter(())
 
 
 class Query(msgspec.Struct, frozen=True):
@@ -85,19 +93,17 @@ def _phrase(text: str, *, is_beginning: bool) -> Term | None:
     found = list(words_of(folded))
     if not found:
         return None
-    pattern: list[str] = []
-    end_before = 0
-    for word, start, end in found:
-        if pattern:
-            pattern.append(r"[\W_]+" if start > end_before else "")
-        pattern.append(re.escape(word))
-        end_before = end
     first, last = found[0][0], found[-1][0]
-    before = "" if is_unspaced(first) else f"(?<!{_EDGE})"
-    behind = "" if is_unspaced(last) else f"{_EDGE}*" if is_beginning else f"(?!{_EDGE})"
+    # What must not precede is looked at last, as text without the word is passed over quickly then.
+    pattern = [re.escape(first) + ("" if is_unspaced(first) else f"(?<!{_EDGE}{re.escape(first)})")]
+    for (_, _, end), (word, start, _) in pairwise(found):
+        pattern.append((_BETWEEN if start > end else "") + re.escape(word))
+    if not is_unspaced(last):
+        pattern.append(f"{_EDGE}*" if is_beginning else f"(?!{_EDGE})")
     words = [asked for word, _, _ in found[:-1] for asked in _asked(word)]
     words += _asked(last, is_beginning=is_beginning)
-    return Term(re.compile(before + "".join(pattern) + behind), tuple(words))
+    literal = max((word for word, _, _ in found), key=len)
+    return Term(re.compile("".join(pattern)), literal, tuple(words))
 
 
 def _asked(word: str, *, is_beginning: bool = False) -> Iterator[str]:
@@ -126,7 +132,7 @@ def _part(text: str) -> Term:
             f"{text[:100]!r} is too short to be looked for inside of words",
             hint="give at least three characters",
         )
-    return Term(re.compile(re.escape(folded)), tuple(words), tuple(trigrams))
+    return Term(re.compile(re.escape(folded)), folded, tuple(words), tuple(trigrams))
 
 
 def _quoted(text: str) -> str:

@@ -21,8 +21,9 @@ from rollbook.store import content_files, texts
 from rollbook.store.content_files import ContentFile
 from rollbook.store.engine import Transaction
 
-_AT_ONCE = 64  # chunks
-_ENOUGH = 256  # chunks, where a page was full before
+_AT_ONCE = 32  # chunks
+_ENOUGH = 160  # chunks, where a page was full before
+_MOST = 20_000  # chunks, for one search
 _HALF_WORTH_S = 180 * 86_400  # a message so old counts half of a new one
 _WEIGHTS = {"user": 1.0, "assistant": 0.85, "tool": 0.6}
 _LONG = 600  # characters, of which one match counts about half of what it does alone
@@ -63,24 +64,22 @@ def find(tx: Transaction, home: Path, asked: Asked, most: int) -> tuple[list[Mat
 
     A message that is in several rollouts, as forks have what they were forked from, is found once.
     """
-    looked = 0
     best: dict[tuple[str, str], Match] = {}
     candidates = _candidates(tx, asked)
-    for start in range(0, len(candidates), _AT_ONCE):
+    for start in range(0, min(len(candidates), _MOST), _AT_ONCE):
         batch = candidates[start : start + _AT_ONCE]
         if len(best) >= most:
             worst = sorted(map(_rank_for(asked), best.values()), reverse=True)[most - 1]
             if worst >= _bound(asked, batch[0][2]):
-                break
-            if looked >= _ENOUGH:
+                return _ordered(asked, best.values())[:most], True
+            if start >= _ENOUGH:
                 return _ordered(asked, best.values())[:most], False
         for match in _matches(tx, home, asked, batch):
             key = (match.role, match.text)
             other = best.get(key)
             if other is None or match.score > other.score:
                 best[key] = match
-        looked += len(batch)
-    return _ordered(asked, best.values())[:most], True
+    return _ordered(asked, best.values())[:most], len(candidates) <= _MOST
 
 
 def _candidates(tx: Transaction, asked: Asked) -> list[tuple[int, int, int]]:
@@ -161,11 +160,11 @@ def _quality(query: Query, folded: str) -> float:
     """Say how much a text is about what is looked for: 0 where it doesn't match, below 1."""
     total = 0.0
     for term in query.terms:
-        times = sum(1 for _ in term.pattern.finditer(folded))
+        times = sum(1 for _ in term.occurrences(folded))
         if not times:
             return 0.0
         total += times / (times + 0.5 + len(folded) / _LONG)
-    if any(term.pattern.search(folded) for term in query.excluded):
+    if any(True for term in query.excluded for _ in term.occurrences(folded)):
         return 0.0
     return total / len(query.terms)
 
@@ -197,9 +196,7 @@ def _spans(query: Query, text: str) -> list[tuple[int, int]]:
     folded = fold(text)
     places = places_unfolded(text, folded)
     found = [
-        (match.start(), match.end())
-        for term in query.terms
-        for match in term.pattern.finditer(folded)
+        (match.start(), match.end()) for term in query.terms for match in term.occurrences(folded)
     ]
     if places is not None:
         found = [(places[start], places[end - 1] + 1) for start, end in found]

@@ -32,15 +32,18 @@ CREATE TABLE text_chunks (
 ) STRICT;
 CREATE INDEX text_chunks_by_file ON text_chunks (file_id);
 
--- The words of each chunk, without order or count; those of tools are marked.
-CREATE VIRTUAL TABLE text_words USING fts5 (
-    words, content = '', contentless_delete = 1, detail = none, tokenize = 'ascii'
+-- The words of each chunk, without order or count: of messages, and of what tools are given and say.
+CREATE VIRTUAL TABLE text_messages USING fts5 (
+    text, content = '', contentless_delete = 1, detail = none, tokenize = 'ascii'
+);
+CREATE VIRTUAL TABLE text_tools USING fts5 (
+    text, content = '', contentless_delete = 1, detail = none, tokenize = 'ascii'
 );
 
--- Which three characters follow each other in the words of 32 chunks, id >> 5: what parts of words are
--- found by.  Chunks from the first one on whose 32 are not complete have none yet.
+-- Which three characters follow each other in 32 chunks, id >> 5: what parts of words are found by.
+-- Chunks from the first one on whose 32 are not complete have none yet.
 CREATE VIRTUAL TABLE text_trigrams USING fts5 (
-    runs, content = '', contentless_delete = 1, detail = none, tokenize = 'trigram case_sensitive 1'
+    text, content = '', contentless_delete = 1, detail = none, tokenize = 'trigram case_sensitive 1'
 );
 
 -- The one row says which chunk comes next, as numbers are not used twice; and which scope is wanted.
