@@ -15,8 +15,10 @@ from rollbook.model.paging import ThreadFilter
 from rollbook.model.search import ROLES, SearchHit, SearchPage, SearchSort, TextScope
 from rollbook.model.thread import ThreadMetadata
 from rollbook.model.times import from_epoch, to_epoch, whole_seconds
-from rollbook.store import threads
+from rollbook.rollout.layout import is_archived_path, position_key
+from rollbook.store import files, threads
 from rollbook.store.engine import Engine, Transaction
+from rollbook.store.files import Located
 
 _CURSOR = re.compile(r"(\d{1,9})@(\d{1,12})", re.ASCII)
 _MOST_HITS = 10_000  # on all pages of one search
@@ -54,9 +56,12 @@ def search_page(
     skipped, now = _parse_cursor(request.cursor) if request.cursor else (0, int(time.time()))
     most = min(skipped + request.limit, _MOST_HITS)
 
-    def allows(thread_ids: set[str]) -> set[str]:
+    def rollouts(thread_ids: set[str]) -> dict[str, Located]:
         with index.read() as tx:
-            return threads.among(tx, thread_ids, request.threads, anywhere=request.anywhere)
+            allowed = threads.among(tx, thread_ids, request.threads, anywhere=request.anywhere)
+            found = files.located(tx, allowed)
+        found.sort(key=lambda rollout: is_archived_path(rollout.path))
+        return {position_key(rollout.path): rollout for rollout in found}
 
     asked = Asked(
         query=query,
@@ -66,7 +71,7 @@ def search_page(
         since=_epoch(request.since),
         until=_epoch(request.until),
         thread_id=request.thread_id,
-        allows=allows,
+        rollouts=rollouts,
     )
     found, is_complete = content.read(lambda tx: find(tx, home, asked, most + 1))
     with index.read() as tx:

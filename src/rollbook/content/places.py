@@ -6,7 +6,7 @@ from pathlib import Path
 from rollbook.content.words import fold
 from rollbook.errors import RolloutError
 from rollbook.rollout.extract import reading
-from rollbook.rollout.layout import RolloutFile, locate
+from rollbook.rollout.layout import RolloutFile
 from rollbook.rollout.lines import MalformedLineError, RolloutItem, decode_line
 from rollbook.rollout.transcript import searchable
 from rollbook.store.content_files import ContentFile
@@ -16,19 +16,14 @@ Place = tuple[int, int]  # offset and length of a line in bytes
 
 
 def records_at(
-    home: Path, file: ContentFile, places: Iterable[Place]
+    home: Path, path: str, places: Iterable[Place], *, compressed: bool
 ) -> Iterator[tuple[int, RolloutItem]]:
     """Read the records at some places of a rollout, in order, and where each is.
 
     Where the rollout is gone, or isn't the one that was read, what is there is passed over.
     """
-    found = locate(home, file.path)
-    if found is None:
-        return
-    is_compressed = found.name.endswith(".zst")
-    rollout = RolloutFile(file.path, is_compressed, file.size, file.mtime_ns, file.inode)
     try:
-        with reading(home, rollout) as stream:
+        with reading(home, RolloutFile(path, compressed, 0, 0, 0)) as stream:
             for offset, length in sorted(places):
                 stream.seek(offset)
                 try:
@@ -41,5 +36,8 @@ def records_at(
 
 def folded_text(home: Path, file: ContentFile, chunk: Chunk) -> str:
     """Read all that is said in a chunk, folded."""
-    said = (searchable(record) for _, record in records_at(home, file, chunk.places))
+    said = (
+        searchable(record)
+        for _, record in records_at(home, file.path, chunk.places, compressed=file.compressed)
+    )
     return "\n".join(fold(each[1]) for each in said if each is not None)

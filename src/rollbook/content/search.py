@@ -5,7 +5,7 @@ can stop as soon as the worst that would be shown is better than that.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -16,10 +16,11 @@ from rollbook.content.query import Query
 from rollbook.content.words import fold, places_unfolded
 from rollbook.model.search import SearchSort
 from rollbook.model.times import parse_time, to_epoch
+from rollbook.rollout.layout import position_key
 from rollbook.rollout.transcript import searchable
 from rollbook.store import content_files, texts
-from rollbook.store.content_files import ContentFile
 from rollbook.store.engine import Transaction
+from rollbook.store.files import Located
 
 _AT_ONCE = 32  # chunks
 _ENOUGH = 160  # chunks, where a page was full before
@@ -34,8 +35,8 @@ _SPACES = re.compile(r"\s+")
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
     """What is looked for, where, and in which order; times are epoch seconds.
 
-    Nothing that is newer than ``now`` is found, so that pages fit each other.  ``allows`` says which
-    of some threads may be found.
+    Nothing that is newer than ``now`` is found, so that pages fit each other.  ``rollouts`` says of
+    some threads, as far as they may be found, where their rollouts are now, by key.
     """
 
     query: Query
@@ -45,7 +46,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     since: int | None = None
     until: int | None = None
     thread_id: str | None = None
-    allows: Callable[[set[str]], set[str]]
+    rollouts: Callable[[set[str]], Mapping[str, Located]]
 
 
 class Match(msgspec.Struct, frozen=True):
@@ -120,20 +121,22 @@ def _matches(
     tx: Transaction, home: Path, asked: Asked, batch: Sequence[tuple[int, int, int]]
 ) -> Iterator[Match]:
     files = content_files.by_ids(tx, {file_id for _, file_id, _ in batch})
-    allowed = asked.allows({file.thread_id for file in files.values()})
+    rollouts = asked.rollouts({file.thread_id for file in files.values()})
     chunks = texts.get(tx, [number for number, _, _ in batch])
     wanted = sorted(chunks.values(), key=lambda chunk: chunk.file_id)
     for file_id, of_file in groupby(wanted, key=lambda chunk: chunk.file_id):
         file = files.get(file_id)
-        if file is not None and file.thread_id in allowed:
+        rollout = None if file is None else rollouts.get(file.key)
+        if rollout is not None:
             places = [place for chunk in of_file for place in chunk.places]
-            yield from _in_rollout(home, asked, file, places)
+            yield from _in_rollout(home, asked, rollout, places)
 
 
 def _in_rollout(
-    home: Path, asked: Asked, file: ContentFile, places: list[tuple[int, int]]
+    home: Path, asked: Asked, rollout: Located, places: list[tuple[int, int]]
 ) -> Iterator[Match]:
-    for offset, record in records_at(home, file, places):
+    key = position_key(rollout.path)
+    for offset, record in records_at(home, rollout.path, places, compressed=rollout.compressed):
         parsed = parse_time(record.timestamp)
         time = 0 if parsed is None else to_epoch(parsed)
         if not _is_in_time(asked, time):
@@ -145,7 +148,7 @@ def _in_rollout(
         quality = _quality(asked.query, fold(text))
         if quality:
             score = quality * _WEIGHTS[role] * _recency(asked, time)
-            yield Match(file.thread_id, f"{file.key}:{offset}", role, time, text, score)
+            yield Match(rollout.thread_id, f"{key}:{offset}", role, time, text, score)
 
 
 def _is_in_time(asked: Asked, time: int) -> bool:
