@@ -11,6 +11,7 @@ from pathlib import Path
 
 from figures import Scale
 from generate_home import LAST_DAY, generate
+from generate_talk import write_talk
 
 from rollbook.testing import make_line, session_meta, token_count, user_message, write_rollout
 
@@ -40,6 +41,14 @@ def huge_home(scale: Scale) -> Path:
     """A home of a few threads, one of 1 GB, and one with a line of 200 MB."""
     return _made(
         scale.directory / f"huge-{scale.of(1000)}", lambda home: _write_huge(home, scale.factor)
+    )
+
+
+def talking_home(scale: Scale) -> Path:
+    """A home in which 1 GB was said by people and agents, and as much by tools, over a year."""
+    size = round(1e9 * scale.factor)
+    return _made(
+        scale.directory / f"talking-{size // 1_000_000}", lambda home: write_talk(home, size, SEED)
     )
 
 

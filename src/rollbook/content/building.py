@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 
-from rollbook.content.places import folded_text
+from rollbook.content.places import runs_at
 from rollbook.content.reading import ContentReader, Part
 from rollbook.content.texts import FoldedChunk
 from rollbook.errors import RolloutError
@@ -24,9 +24,9 @@ from rollbook.store.content_files import ContentFile
 from rollbook.store.engine import Engine, Transaction
 from rollbook.telemetry import ERRORS, count
 
-_BATCH_CHARACTERS = 1 << 20
-_BATCH_S = 0.5
-_MERGED_PAGES = 64  # for each batch
+_BATCH_CHARACTERS = 4 << 20
+_BATCH_S = 1.0
+_COMPACT_AFTER = 64 << 20  # characters of one run
 _log = logging.getLogger(__name__)
 
 
@@ -53,7 +53,7 @@ class Building:
         self._rebuild = rebuild
         self._progress = progress
         self._stop = stop or threading.Event()
-        self._recent: dict[int, str] = {}  # folded texts of chunks whose group isn't complete
+        self._recent: dict[int, set[str]] = {}  # what is in chunks whose group isn't complete
         self._files_done = self._files_total = self._bytes_done = self._bytes_total = 0
 
     def run(self, thread_ids: Collection[str] | None = None) -> bool:
@@ -80,16 +80,20 @@ class Building:
         changed.sort(key=lambda pair: PurePosixPath(pair[1].path).name, reverse=True)
         self._files_total = len(changed)
         self._bytes_total = sum(file.size for _, file in changed)
+        added = 0
         for batch in self._batches(changed):
             with self._content.write() as tx:
                 self._store(tx, batch)
-        return self._finish(thread_ids is None)
+            added += sum(part.characters for part in batch)
+        return self._finish(is_whole=thread_ids is None, is_much=added > _COMPACT_AFTER)
 
-    def _finish(self, is_whole: bool) -> bool:
+    def _finish(self, *, is_whole: bool, is_much: bool) -> bool:
         if self._stop.is_set():
             return False
-        if is_whole:
-            with self._content.write() as tx:
+        with self._content.write() as tx:
+            if is_much:
+                texts.compact(tx)
+            if is_whole:
                 content_files.set_completed(tx, int(time.time()))
         return True
 
@@ -125,7 +129,7 @@ class Building:
         for known, file in changed:
             for part in self._parts(known, file):
                 batch.append(part)
-                characters += sum(len(chunk.text) for chunk in part.chunks)
+                characters += part.characters
                 if characters > _BATCH_CHARACTERS or time.monotonic() - since > _BATCH_S:
                     yield batch
                     batch, characters, since = [], 0, time.monotonic()
@@ -174,26 +178,23 @@ class Building:
             file_id = content_files.upsert(tx, part.file)
             for each in part.chunks:
                 self._store_chunk(tx, file_id, each)
-        texts.merge(tx, _MERGED_PAGES)
 
     def _store_chunk(self, tx: Transaction, file_id: int, each: FoldedChunk) -> None:
         number = texts.insert(tx, file_id, each.chunk, each.words)
-        self._recent[number] = each.text
+        self._recent[number] = each.runs
         group = texts.group_that_ends(number)
         if group is not None:
             chunks = texts.of_group(tx, group)
-            texts.insert_trigrams(tx, group, self._text_of(tx, chunks))
+            texts.insert_trigrams(tx, group, self._runs_of(tx, chunks))
             self._recent.clear()
 
-    def _text_of(self, tx: Transaction, chunks: list[texts.Chunk]) -> str:
-        """Get what some chunks say, some of which may have been stored by an earlier run."""
+    def _runs_of(self, tx: Transaction, chunks: list[texts.Chunk]) -> set[str]:
+        """Get what is in some chunks, some of which may have been stored by an earlier run."""
         unknown = [chunk for chunk in chunks if chunk.id not in self._recent]
         rollouts = content_files.by_ids(tx, {chunk.file_id for chunk in unknown})
-        return "\n".join(
-            self._recent[chunk.id]
-            if chunk.id in self._recent
-            else folded_text(self._home, rollouts[chunk.file_id], chunk)
-            for chunk in chunks
+        runs: set[str] = set().union(*self._recent.values())
+        return runs.union(
+            *(runs_at(self._home, rollouts[chunk.file_id], chunk) for chunk in unknown)
         )
 
 

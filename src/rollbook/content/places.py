@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from rollbook.content.words import fold
+from rollbook.content.words import fold, runs_of
 from rollbook.errors import RolloutError
 from rollbook.rollout.extract import reading
 from rollbook.rollout.layout import RolloutFile, locate
@@ -39,7 +39,7 @@ def records_at(
         return  # it went between two looks
 
 
-def folded_text(home: Path, file: ContentFile, chunk: Chunk) -> str:
-    """Read all that a chunk says, folded."""
+def runs_at(home: Path, file: ContentFile, chunk: Chunk) -> set[str]:
+    """Read what runs of characters are in a chunk."""
     said = (searchable(record) for _, record in records_at(home, file, chunk.places))
-    return "\n".join(fold(each[1]) for each in said if each is not None)
+    return {run for each in said if each is not None for run in runs_of(fold(each[1]))}

@@ -13,7 +13,9 @@ from rollbook.content.words import (
     LONGEST_WORD,
     fold,
     is_unspaced,
+    mark_of,
     pairs,
+    runs_of,
     words_of,
 )
 from rollbook.errors import UsageError
@@ -21,10 +23,19 @@ from rollbook.errors import UsageError
 _TERM = re.compile(
     r'(?P<no>-)?(?:"(?P<phrase>[^"]*)"?|`(?P<part>[^`]*)`?|(?P<word>[^\s"`]+))(?P<any>\*)?'
 )
-_TRIGRAM = 3
 _MOST_TRIGRAMS = 48
-_SMALLEST_PART = 3
 _EDGE = r"[^\W_]"  # what a word goes on with
+
+
+class Word(msgspec.Struct, frozen=True):
+    """A word of the index, or the beginning of one."""
+
+    text: str
+    is_beginning: bool = False
+
+    def asked(self, mark: str) -> str:
+        """Write it as the index is asked for it, with the mark of whoever says it."""
+        return _quoted(mark + self.text) + ("*" if self.is_beginning else "")
 
 
 class Term(msgspec.Struct, frozen=True):
@@ -35,7 +46,7 @@ class Term(msgspec.Struct, frozen=True):
     """
 
     pattern: re.Pattern[str]
-    words: tuple[str, ...]
+    words: tuple[Word, ...]
     trigrams: tuple[str, ...] = ()
 
 
@@ -48,9 +59,9 @@ class Query(msgspec.Struct, frozen=True):
     def words(self, roles: tuple[str, ...]) -> str | None:
         """Write what the index of words is asked: None for nothing."""
         words = dict.fromkeys(word for term in self.terms for word in term.words)
-        if not words:
-            return None
-        return f"{{{' '.join(roles)}}} : ({' AND '.join(words)})"
+        marks = dict.fromkeys(map(mark_of, roles))
+        said = (" AND ".join(word.asked(mark) for word in words) for mark in marks)
+        return f"({') OR ('.join(said)})" if words else None
 
     def trigrams(self) -> str | None:
         """Write what the index of trigrams is asked: None for nothing."""
@@ -105,14 +116,14 @@ def _phrase(text: str, *, is_beginning: bool) -> Term | None:
     return Term(re.compile(before + "".join(pattern) + behind), tuple(words))
 
 
-def _asked(word: str, *, is_beginning: bool = False) -> Iterator[str]:
-    """Write what the index has of a word."""
+def _asked(word: str, *, is_beginning: bool = False) -> Iterator[Word]:
+    """Say what the index has of a word."""
     if not is_unspaced(word):
-        yield _quoted(word[:LONGEST_WORD]) + ("*" if is_beginning else "")
+        yield Word(word[:LONGEST_WORD], is_beginning)
     elif len(word) == 1:
-        yield _quoted(word) + "*"
+        yield Word(word, is_beginning=True)
     else:
-        yield from map(_quoted, list(pairs(word))[:-1])
+        yield from map(Word, list(pairs(word))[:-1])
 
 
 def _part(text: str) -> Term:
@@ -124,15 +135,14 @@ def _part(text: str) -> Term:
         if is_unspaced(word) or start > 0  # whole, but for the last, which may go on
         for asked in _asked(word, is_beginning=end == len(folded))
     ]
-    starts = range(len(folded) - _TRIGRAM + 1)
-    step = 1 + len(starts) // _MOST_TRIGRAMS
-    trigrams = tuple(dict.fromkeys(folded[at : at + _TRIGRAM] for at in starts[::step]))
+    trigrams = [run[at : at + 3] for run in runs_of(folded) for at in range(len(run) - 2)]
+    step = 1 + len(trigrams) // _MOST_TRIGRAMS
     if not words and not trigrams:
         raise UsageError(
             f"{text[:100]!r} is too short to be looked for inside of words",
-            hint=f"give at least {_SMALLEST_PART} characters",
+            hint="give at least three letters that follow each other",
         )
-    return Term(re.compile(re.escape(folded)), tuple(words), trigrams)
+    return Term(re.compile(re.escape(folded)), tuple(words), tuple(sorted(trigrams)[::step]))
 
 
 def _quoted(text: str) -> str:

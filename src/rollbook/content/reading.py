@@ -30,6 +30,11 @@ class Part(msgspec.Struct, frozen=True):
     is_first: bool
     renews_last: bool
 
+    @property
+    def characters(self) -> int:
+        """How much is said in it."""
+        return sum(chunk.characters for chunk in self.chunks)
+
 
 class ContentReader:
     """Reads one rollout, from its start or from where it was read to.
@@ -62,7 +67,7 @@ class ContentReader:
         for offset, line, record in self._records(lines):
             full = list(self._chunks.take(offset, len(line), record))
             chunks += full
-            characters += sum(len(each.text) for each in full)
+            characters += sum(each.characters for each in full)
             if characters > _PART_CHARACTERS and self._chunks.open_from is None:
                 end = offset + len(line) + 1
                 unfinished = msgspec.structs.replace(

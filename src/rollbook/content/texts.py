@@ -4,23 +4,24 @@ from collections.abc import Iterator
 
 import msgspec
 
-from rollbook.content.words import fold, indexed
+from rollbook.content.words import fold, indexed, runs_of
 from rollbook.model.search import ROLES, TextScope
 from rollbook.model.times import parse_time, to_epoch
 from rollbook.rollout.lines import RolloutItem
 from rollbook.rollout.transcript import may_be_said, searchable
 from rollbook.store.texts import Chunk
 
-CHUNK_CHARACTERS = 8 << 10
+CHUNK_CHARACTERS = 4 << 10
 _LONGEST_REACH = 4 << 20  # bytes of a rollout, from the first line of a chunk to its last
 
 
 class FoldedChunk(msgspec.Struct, frozen=True):
-    """A chunk, the words that each role says in it, and all of its text, folded."""
+    """A chunk, the words and the runs of characters that are in it, and how much it says."""
 
     chunk: Chunk
-    words: dict[str, set[str]]
-    text: str
+    words: set[str]
+    runs: set[str]
+    characters: int
 
 
 class ChunkMaker:
@@ -67,12 +68,12 @@ class ChunkMaker:
         """Give the chunk that isn't full, if there is one, and begin another."""
         if not self._places:
             return
-        texts = {role: "\n".join(each) for role, each in self._texts.items()}
+        runs = {role: runs_of("\n".join(texts)) for role, texts in self._texts.items()}
         chunk = Chunk(
             first_time=min(self._times, default=0),
             last_time=max(self._times, default=0),
             places=tuple(self._places),
         )
-        words = {role: indexed(text) for role, text in texts.items()}
+        words = {word for role, said in runs.items() for word in indexed(said, role)}
+        yield FoldedChunk(chunk, words, set().union(*runs.values()), self._characters)
         self._begin()
-        yield FoldedChunk(chunk, words, "\n".join(texts.values()))

@@ -5,7 +5,7 @@ Languages that put no spaces between words are cut into pairs of characters.
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 LONGEST_WORD = 64  # of longer ones, so much is indexed
 # Han, kana, hangul and their forms; Thai, Lao, Burmese, Khmer.
@@ -15,8 +15,10 @@ _UNSPACED = (
     "\uff66-\uff9f\U00020000-\U0003ffff"
 )
 _WORD = re.compile(rf"[{_UNSPACED}]+|[^\W_{_UNSPACED}]+")
-_SPACED_WORD = re.compile(r"[^\W_]+", re.ASCII)
+_RUN = re.compile(r"[^\W_]+")
+_BEYOND_ASCII = re.compile(r"[^\x00-\x7f]+")
 _is_unspaced = re.compile(rf"[{_UNSPACED}]").match
+_TOOL_MARK = "\u2063"  # to the index, part of a word
 _ACCENTS = range(0x300, 0x370)
 
 
@@ -35,7 +37,10 @@ _folds = _Folds()
 
 def fold(text: str) -> str:
     """Take case, accents and forms of characters off a text."""
-    return text.lower() if text.isascii() else text.translate(_folds)
+    lower = text.lower()
+    if lower.isascii():
+        return lower
+    return _BEYOND_ASCII.sub(lambda match: match[0].translate(_folds), lower)
 
 
 def places_unfolded(text: str, folded: str) -> list[int] | None:
@@ -67,17 +72,30 @@ def is_unspaced(word: str) -> bool:
     return bool(_is_unspaced(word))
 
 
-def indexed(folded: str) -> set[str]:
-    """Give what a folded text is found by."""
-    if folded.isascii():
-        return {word[:LONGEST_WORD] for word in _SPACED_WORD.findall(folded)}
+def runs_of(folded: str) -> set[str]:
+    """Give what stands between spaces and the like in a folded text, each once."""
+    return set(_RUN.findall(folded))
+
+
+def indexed(runs: Iterable[str], role: str) -> set[str]:
+    """Give what runs of characters are found by, among what a role says."""
     found: set[str] = set()
-    for word in _WORD.findall(folded):
-        if is_unspaced(word):
-            found.update(pairs(word))
-        else:
-            found.add(word[:LONGEST_WORD])
-    return found
+    for run in runs:
+        if run.isascii():
+            found.add(run[:LONGEST_WORD])
+            continue
+        for word in _WORD.findall(run):
+            if is_unspaced(word):
+                found.update(pairs(word))
+            else:
+                found.add(word[:LONGEST_WORD])
+    mark = mark_of(role)
+    return {mark + word for word in found} if mark else found
+
+
+def mark_of(role: str) -> str:
+    """Say what words are marked with in the index: those of tools, as few look for them."""
+    return _TOOL_MARK if role == "tool" else ""
 
 
 def pairs(run: str) -> Iterator[str]:

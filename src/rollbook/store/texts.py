@@ -1,20 +1,19 @@
 """The index of what was said in threads: which chunks of a rollout have which words.
 
 A *chunk* is a few messages that follow each other.  Its words are in one full-text index, without
-order or count; which trigrams sixteen chunks have is in another, for parts of words.  Neither keeps
+order or count; which trigrams 32 chunks have is in another, for parts of words.  Neither keeps
 the text: it is in the rollouts, and what the indexes find has to be looked at there.  So an index may
 say too much, never too little.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable
 
 import msgspec
 
-from rollbook.model.search import ROLES
 from rollbook.store.engine import Row, Transaction
 from rollbook.store.statements import load
 
-GROUP_BITS = 4  # chunks that share their trigrams; the statements have it, too
+GROUP_BITS = 5  # chunks that share their trigrams; the statements have it, too
 _LAST_OF_GROUP = (1 << GROUP_BITS) - 1
 _COLUMNS = "id, file_id, first_time, last_time, places"
 _STATEMENTS = load("texts.sql")
@@ -35,17 +34,13 @@ class Chunk(msgspec.Struct, frozen=True):
     id: int = 0
 
 
-def insert(
-    tx: Transaction, file_id: int, chunk: Chunk, words: Mapping[str, Collection[str]]
-) -> int:
-    """Add a chunk, and the words of each role in it; returns its number, which no other has had."""
+def insert(tx: Transaction, file_id: int, chunk: Chunk, words: Collection[str]) -> int:
+    """Add a chunk, and what it is found by; returns its number, which no other has had."""
     number = int(tx.query(_STATEMENTS["next_chunk"])[0][0])
     tx.execute(_STATEMENTS["set_next_chunk"], {"next_chunk": number + 1})
-    places = _encode(chunk.places)
-    row = (number, file_id, chunk.first_time, chunk.last_time, places)
+    row = (number, file_id, chunk.first_time, chunk.last_time, _encode(chunk.places))
     tx.insert_many("text_chunks", _COLUMNS.split(", "), [row])
-    said = {role: " ".join(words.get(role, ())) for role in ROLES}
-    tx.execute(_STATEMENTS["insert_words"], {"id": number, **said})
+    tx.execute(_STATEMENTS["insert_words"], {"id": number, "words": " ".join(words)})
     return number
 
 
@@ -54,10 +49,9 @@ def group_that_ends(number: int) -> int | None:
     return number >> GROUP_BITS if number & _LAST_OF_GROUP == _LAST_OF_GROUP else None
 
 
-def insert_trigrams(tx: Transaction, group: int, text: str) -> None:
-    """Add what the chunks of a group say."""
-    # The index would take a NUL for the end of the text.
-    tx.execute(_STATEMENTS["insert_trigrams"], {"id": group, "text": text.replace("\0", "\n")})
+def insert_trigrams(tx: Transaction, group: int, runs: Iterable[str]) -> None:
+    """Add the runs of characters that are in the chunks of a group."""
+    tx.execute(_STATEMENTS["insert_trigrams"], {"id": group, "runs": " ".join(runs)})
 
 
 def of_group(tx: Transaction, group: int) -> list[Chunk]:
@@ -94,10 +88,10 @@ def _delete(tx: Transaction, numbers: list[int]) -> None:
     tx.execute_many(_STATEMENTS["delete_trigrams"], [{"id": group} for group in groups])
 
 
-def merge(tx: Transaction, pages: int) -> None:
-    """Do a share of the work that keeps the indexes small and quick."""
-    tx.execute(_STATEMENTS["merge_words"], {"pages": pages})
-    tx.execute(_STATEMENTS["merge_trigrams"], {"pages": pages})
+def compact(tx: Transaction) -> None:
+    """Make the indexes as small and quick as they get, after much was added."""
+    tx.execute(_STATEMENTS["compact_words"])
+    tx.execute(_STATEMENTS["compact_trigrams"])
 
 
 def candidates(

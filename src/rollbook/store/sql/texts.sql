@@ -5,10 +5,10 @@ SELECT next_chunk FROM content_state WHERE id = 1
 UPDATE content_state SET next_chunk = :next_chunk WHERE id = 1
 
 -- insert_words: What a chunk says.
-INSERT INTO text_words (rowid, user, assistant, tool) VALUES (:id, :user, :assistant, :tool)
+INSERT INTO text_words (rowid, words) VALUES (:id, :words)
 
--- insert_trigrams: What sixteen chunks say.
-INSERT INTO text_trigrams (rowid, text) VALUES (:id, :text)
+-- insert_trigrams: What 32 chunks say.
+INSERT INTO text_trigrams (rowid, runs) VALUES (:id, :runs)
 
 -- last_chunk: The last chunk of a rollout.
 SELECT max(id) FROM text_chunks WHERE file_id = :file_id
@@ -28,16 +28,16 @@ DELETE FROM text_words WHERE rowid = :id
 -- delete_chunk: A chunk.
 DELETE FROM text_chunks WHERE id = :id
 
--- delete_trigrams: What sixteen chunks said, of which none is left.
+-- delete_trigrams: What 32 chunks said, of which none is left.
 DELETE FROM text_trigrams WHERE rowid = :id AND NOT EXISTS (
-    SELECT 1 FROM text_chunks WHERE id BETWEEN :id << 4 AND (:id << 4) + 15
+    SELECT 1 FROM text_chunks WHERE id BETWEEN :id << 5 AND (:id << 5) + 31
 )
 
--- merge_words: Bring the parts of the index of words together, about so many pages of it.
-INSERT INTO text_words (text_words, rank) VALUES ('merge', :pages)
+-- compact_words: Bring the parts of the index of words together.
+INSERT INTO text_words (text_words) VALUES ('optimize')
 
--- merge_trigrams: The same for the index of trigrams.
-INSERT INTO text_trigrams (text_trigrams, rank) VALUES ('merge', :pages)
+-- compact_trigrams: The same for the index of trigrams.
+INSERT INTO text_trigrams (text_trigrams) VALUES ('optimize')
 
 -- candidates: The chunks that may have what is looked for, newest first.
 SELECT text_chunks.id, text_chunks.file_id, text_chunks.last_time
@@ -47,6 +47,6 @@ ORDER BY text_chunks.last_time DESC, text_chunks.id DESC
 -- with_words: Those with words.
 text_words MATCH :words
 
--- with_trigrams: Those that are in sixteen with all of some trigrams, or in the last, which have none yet.
-(text_chunks.id >> 4 IN (SELECT rowid FROM text_trigrams WHERE text_trigrams MATCH :trigrams)
-OR text_chunks.id >= (SELECT next_chunk >> 4 << 4 FROM content_state))
+-- with_trigrams: Those that are in 32 with all of some trigrams, or in the last, which have none yet.
+(text_chunks.id >> 5 IN (SELECT rowid FROM text_trigrams WHERE text_trigrams MATCH :trigrams)
+OR text_chunks.id >= (SELECT next_chunk >> 5 << 5 FROM content_state))

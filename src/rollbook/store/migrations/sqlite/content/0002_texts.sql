@@ -21,7 +21,7 @@ CREATE TABLE content_files (
 ) STRICT;
 CREATE INDEX content_files_by_thread ON content_files (thread_id);
 
--- Some messages that follow each other in a rollout, about 8 KiB of text: when the first and the last
+-- Some messages that follow each other in a rollout, about 4 KiB of text: when the first and the last
 -- were written (epoch seconds), and where, as msgpack: offset and length of each line in bytes.
 CREATE TABLE text_chunks (
     id INTEGER PRIMARY KEY,
@@ -32,16 +32,15 @@ CREATE TABLE text_chunks (
 ) STRICT;
 CREATE INDEX text_chunks_by_file ON text_chunks (file_id);
 
--- The words of each chunk, by who said them; of a chunk, no order and no count.
+-- The words of each chunk, without order or count; those of tools are marked.
 CREATE VIRTUAL TABLE text_words USING fts5 (
-    user, assistant, tool,
-    content = '', contentless_delete = 1, detail = column, tokenize = 'ascii'
+    words, content = '', contentless_delete = 1, detail = none, tokenize = 'ascii'
 );
 
--- Which three characters follow each other in 16 chunks, id >> 4: what parts of words are found by.
--- Chunks from the first one on whose sixteen are not complete have none yet.
+-- Which three characters follow each other in the words of 32 chunks, id >> 5: what parts of words are
+-- found by.  Chunks from the first one on whose 32 are not complete have none yet.
 CREATE VIRTUAL TABLE text_trigrams USING fts5 (
-    text, content = '', contentless_delete = 1, detail = none, tokenize = 'trigram case_sensitive 1'
+    runs, content = '', contentless_delete = 1, detail = none, tokenize = 'trigram case_sensitive 1'
 );
 
 -- The one row says which chunk comes next, as numbers are not used twice; and which scope is wanted.
@@ -51,4 +50,4 @@ CREATE TABLE content_state (
     scope INTEGER NOT NULL,
     completed_at INTEGER
 ) STRICT;
-INSERT INTO content_state (id, next_chunk, scope, completed_at) VALUES (1, 16, 1, NULL);
+INSERT INTO content_state (id, next_chunk, scope, completed_at) VALUES (1, 32, 1, NULL);
