@@ -183,6 +183,17 @@ def test_of_a_long_text_the_rest_is_counted_and_to_be_had(home, state):
     assert [each.text for each in state.read_whole_thread(PARENT)] == ["a", text, "b"]
 
 
+def test_a_record_that_is_too_long_to_be_held_says_so(home, state, monkeypatch):
+    from rollbook.rollout import pages, selection
+
+    for module in (pages, selection):
+        monkeypatch.setattr(module, "LONGEST_LINE", 1 << 20)
+    line = said("long " * 500_000)
+    write_rollout(home, PARENT, [session_meta(PARENT), said("a"), line, said("b")])
+    [_, item, _] = check(state, PARENT, 2)
+    assert (item.name, item.omitted) == ("too long", len(line))
+
+
 def test_a_position_is_one_of_the_thread(home, state):
     write_rollout(home, PARENT, [session_meta(PARENT), said("a")])
     write_rollout(home, FORK, [session_meta(FORK), said("b")])
