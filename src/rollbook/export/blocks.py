@@ -12,9 +12,10 @@ DIFF = "diff"
 _COMMANDS = ("command", "cmd", "script", "code", "input", "patch")
 _SHELL_WORDS = 3  # such as: bash -lc "what to do"
 _DIFF = re.compile(
-    r"^(?:diff --git |--- \S.*\n\+\+\+ \S|@@ -\d|\*\*\* (?:Begin Patch|Update File|Add File))",
+    r"^(?:diff --git |--- \S.*\n\+\+\+ \S|@@ -\d)|\*\*\* (?:Begin Patch|Update File:|Add File:)",
     re.MULTILINE,
 )
+_LONGEST_NAME = 100
 _LOOKED_AT = 10_000  # characters, for what a text is
 _SPACES = re.compile(r"\s+")
 
@@ -32,15 +33,15 @@ def is_folded(item: TranscriptItem) -> bool:
 
 
 def speaker_of(item: TranscriptItem) -> str:
-    """Say whose an item is, or what it is."""
+    """Say whose an item is, or what it is, on one line."""
+    name = _SPACES.sub(" ", item.name[:_LONGEST_NAME]).strip()
     if item.kind is ItemKind.MESSAGE:
-        return {"user": "User", "assistant": "Agent"}.get(item.role, item.name or "System")
-    if item.kind is ItemKind.NOTICE:
-        return item.name.capitalize()
+        return {"user": "User", "assistant": "Agent"}.get(item.role, name or "System")
     return {
         ItemKind.REASONING: "Reasoning",
-        ItemKind.TOOL_CALL: item.name or "Tool",
+        ItemKind.TOOL_CALL: name or "Tool",
         ItemKind.TOOL_OUTPUT: "Output",
+        ItemKind.NOTICE: name.capitalize(),
     }[item.kind]
 
 

@@ -23,7 +23,7 @@ def highlighted(code: str, language: str) -> Markup:
         return escape(code)
     from pygments import highlight
 
-    html = highlight(code, lexer, _formatter()).removesuffix("\n")
+    html = highlight(code + "\n", lexer, _formatter()).removesuffix("\n")
     return Markup(html)  # noqa: S704 - the formatter escapes
 
 

@@ -67,7 +67,7 @@ def _folded(item: TranscriptItem) -> str:
 
 def safe_markdown(text: str) -> str:
     """Make a message, which is Markdown, something that stays where it is put."""
-    text = text.replace("\r\n", "\n").replace("\r", "\n").rstrip()
+    text = text.replace("\r\n", "\n").replace("\r", "\n").lstrip("\n").rstrip()
     tokens = _parser().parse(text)
     lines = text.split("\n")
     is_code = _code_lines(tokens, len(lines))

@@ -48,7 +48,8 @@ class Redactor:
         self._longest_first: list[tuple[str, tuple[str, str]]] | None = None
         own = Path.home()
         own_pattern = "" if own == own.parent else rf"|{re.escape(str(own))}(?![\w.-])"
-        self._home = re.compile(rf"(?<![\w.<~-])(?:{_HOMES}{own_pattern})")
+        # Not where something else is called so: the end of an element, in </root>.
+        self._home = re.compile(rf"(?<![\w.~-])(?!(?<=<)/\w+>)(?:{_HOMES}{own_pattern})")
         self.counts: Counter[str] = Counter()
 
     def learn(self, value: ThreadMetadata | TranscriptItem) -> None:
