@@ -19,11 +19,13 @@ __all__ = [
     "DynamicToolSpec",
     "GitFacts",
     "ItemKind",
+    "LineageNode",
     "LogEntry",
     "LogLimits",
     "LogQuery",
     "LogReader",
     "LogRow",
+    "Relation",
     "RollbookError",
     "RollbookHandler",
     "RolloutFailure",
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
     from rollbook.git import GitFacts
     from rollbook.loghandler import RollbookHandler, thread_context
     from rollbook.logs.reader import LogReader
+    from rollbook.model.lineage import LineageNode, Relation
     from rollbook.model.log import LogEntry, LogLimits, LogQuery, LogRow
     from rollbook.model.outcome import (
         BackfillStats,
@@ -81,6 +84,7 @@ else:
         "git": ("GitFacts",),
         "loghandler": ("RollbookHandler", "thread_context"),
         "logs.reader": ("LogReader",),
+        "model.lineage": ("LineageNode", "Relation"),
         "model.log": ("LogEntry", "LogLimits", "LogQuery", "LogRow"),
         "model.outcome": (
             "BackfillStats",
@@ -104,7 +108,13 @@ else:
     _STATE = (
         *("rollbook.content.building", "rollbook.content.pages", "rollbook.rollout.pages"),
         *("rollbook.index.ahead", "rollbook.index.apply", "rollbook.index.archive"),
-        *("rollbook.index.backfill", "rollbook.index.watch", "rollbook.store.salvage", "tempfile"),
+        *(
+            "rollbook.index.backfill",
+            "rollbook.index.lineage",
+            "rollbook.index.watch",
+            "rollbook.store.salvage",
+            "tempfile",
+        ),
     )
     _NEEDED_LATER = {"aio": _STATE, "runtime": _STATE}
 

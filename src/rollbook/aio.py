@@ -24,6 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from rollbook.model.lineage import LineageNode
 from rollbook.model.log import LogEntry, LogLimits, LogQuery, LogRow
 from rollbook.model.outcome import BackfillStats, ProgressCallback, WatchUpdate
 from rollbook.model.paging import Anchor, SortKey, ThreadsPage
@@ -287,6 +288,10 @@ class AsyncStateRuntime:
         while batch := await self._run(_next_of, items):
             for item in batch:
                 yield item
+
+    async def lineage(self, thread_id: str) -> LineageNode:
+        """See :meth:`rollbook.StateRuntime.lineage`."""
+        return await self._run(self._runtime.lineage, thread_id)
 
     async def search(
         self,

@@ -9,6 +9,7 @@
     │   └── HomeNotFoundError     home_not_found exit 3
     ├── ThreadNotFoundError       not_found      exit 3
     ├── ThreadInUseError          in_use         exit 4   another recorder writes to the thread
+    ├── ExportError               export         exit 1   a document can't be written
     ├── RolloutError              rollout        exit 1   one rollout can't be read, moved, written
     └── DatabaseError             database       exit 1
         ├── DatabaseBusyError     busy           exit 4
@@ -90,6 +91,12 @@ class ThreadInUseError(RollbookError):
 
     code = "in_use"
     exit_code = 4
+
+
+class ExportError(RollbookError):
+    """A document is there already, or can't be written."""
+
+    code = "export"
 
 
 class RolloutError(RollbookError):

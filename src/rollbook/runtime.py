@@ -29,6 +29,7 @@ from rollbook.index import repair
 from rollbook.index.home import HomeIndex
 from rollbook.logs.database import LogDatabase
 from rollbook.logs.reader import logs_beside
+from rollbook.model.lineage import LineageNode
 from rollbook.model.log import LogEntry, LogLimits, LogQuery, LogRow
 from rollbook.model.outcome import BackfillStats, ProgressCallback, WatchUpdate
 from rollbook.model.paging import Anchor, SortKey, ThreadFilter, ThreadsPage
@@ -519,6 +520,22 @@ class StateRuntime:
         Errors: as of :meth:`read_thread`.
         """
         return self._transcript(thread_id).all()
+
+    @_operation
+    def lineage(self, thread_id: str) -> LineageNode:
+        """Read the tree that a thread belongs to: forks, sub-agents and reviews, as indexed.
+
+        That is the whole tree, whichever of its threads is asked for; a thread that descends from
+        none and has no descendants is a tree alone.  A thread that others name and that is not
+        known is in it, without its metadata.
+
+        Errors: ThreadNotFoundError, InvalidThreadIdError.  Cost: two queries a generation.
+        """
+        from rollbook.index.lineage import tree_of
+
+        thread = self._required_thread(thread_id)
+        with self._engine.read() as tx:
+            return tree_of(tx, str(self._home), thread.id, self._index.leave_out)
 
     @_operation
     def search(

@@ -90,6 +90,7 @@ with StateRuntime.open(sys.argv[1]) as state:
     state.list_threads(9)
     state.get_dynamic_tools(thread.id)
     state.resolve_thread_id(thread.id[:9])
+    state.lineage(thread.id)
     state.archive_thread(thread.id)
     thread = state.unarchive_thread(thread.id)
     state.mark_archived(thread.id, thread.rollout_path, DEFAULT_TIME)

@@ -17,6 +17,7 @@ _MODULES = {
     "archive": "archive",
     "completion": "completion",
     "doctor": "doctor",
+    "export": "export",
     "list": "list",
     "logs": "logs",
     "path": "show",
@@ -60,6 +61,7 @@ def cli(context: click.Context, home: str | None, database: str | None, as_json:
     rollbook list          the newest threads
     rollbook search TEXT   messages that say it
     rollbook show ID       one thread; any unambiguous beginning of its id will do
+    rollbook export ID     a thread as Markdown, HTML or JSON
     rollbook doctor        what state the home is in
 
     \b

@@ -1,11 +1,11 @@
 """``rollbook list``: the threads of a home, page by page."""
 
-import os
 from datetime import datetime
 
 import click
 
 from rollbook.cli import render
+from rollbook.cli.filters import Selection, filter_options
 from rollbook.cli.options import Settings, common_options
 from rollbook.cli.sync import sync_once
 from rollbook.errors import UsageError
@@ -31,12 +31,7 @@ _HEADINGS = {
 )
 @click.option("--limit", type=int, default=25, show_default=True, help="How many threads.")
 @click.option("--cursor", metavar="CURSOR", help="Go on where a page ended.")
-@click.option("--archived", is_flag=True, help="Archived threads instead of active ones.")
-@click.option("--source", "sources", multiple=True, metavar="SOURCE", help="Only from there.")
-@click.option("--provider", "providers", multiple=True, metavar="NAME", help="Only with that one.")
-@click.option("--cwd", metavar="DIR", help="Only those that work in this directory.")
-@click.option("--title", metavar="TEXT", help="Only those with this text in their title.")
-@click.option("--all", "everything", is_flag=True, help="Also those in which nobody said anything.")
+@filter_options
 @common_options
 def list_command(
     settings: Settings,
@@ -44,12 +39,7 @@ def list_command(
     sort: str,
     limit: int,
     cursor: str | None,
-    archived: bool,
-    sources: tuple[str, ...],
-    providers: tuple[str, ...],
-    cwd: str | None,
-    title: str | None,
-    everything: bool,
+    selection: Selection,
 ) -> None:
     """List threads, newest first.
 
@@ -65,17 +55,7 @@ def list_command(
     anchor = parse_cursor(cursor) if cursor else None
     with settings.open() as state:
         sync_once(state, settings, metadata_only=True)
-        page = state.list_threads(
-            limit,
-            anchor,
-            SortKey(sort),
-            sources,
-            providers,
-            archived,
-            cwd=os.path.abspath(os.path.expanduser(cwd)) if cwd else None,
-            title_contains=title,
-            include_silent=everything,
-        )
+        page = selection.page(state, limit, anchor, SortKey(sort))
     next_cursor = format_cursor(page.next_anchor) if page.next_anchor else None
     if settings.as_json:
         items = [render.thread_object(thread) for thread in page.items]

@@ -13,8 +13,9 @@ from typing import Any
 import click
 import msgspec
 
+from rollbook.model.documents import as_object
 from rollbook.model.thread import DynamicToolSpec, ThreadMetadata
-from rollbook.model.times import format_time, to_epoch
+from rollbook.model.times import format_time
 
 _SPACES = re.compile(r"\s+")
 # Control characters, those that change the direction of text, and what no terminal can draw.
@@ -49,10 +50,7 @@ def to_json(value: Any) -> str:
 
 def thread_object(thread: ThreadMetadata) -> dict[str, Any]:
     """Make the JSON object of a thread: its fields, with times as epoch seconds."""
-    return {
-        field: to_epoch(value) if isinstance(value, datetime) else value
-        for field, value in msgspec.structs.asdict(thread).items()
-    }
+    return as_object(thread)
 
 
 def tool_object(tool: DynamicToolSpec) -> dict[str, Any]:
@@ -74,10 +72,10 @@ def echo_json(value: Any) -> None:
     echo(to_json(value).encode())
 
 
-def echo(text: str | bytes) -> None:
-    """Write a line of an answer to standard output; ends the process if nobody reads on."""
+def echo(text: str | bytes, *, is_line: bool = True) -> None:
+    """Write a line of an answer to standard output, or a piece; ends the process if nobody reads on."""
     try:
-        click.echo(text)
+        click.echo(text, nl=is_line)
     except BrokenPipeError:
         # The reader has seen enough. Python would complain when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

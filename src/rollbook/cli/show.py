@@ -1,5 +1,6 @@
 """``rollbook show``, ``tools`` and ``path``: one thread."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -7,31 +8,79 @@ import click
 from rollbook.cli import render
 from rollbook.cli.options import Settings, common_options, complete_thread_id
 from rollbook.errors import ThreadNotFoundError
+from rollbook.model.lineage import LineageNode, Relation
 from rollbook.model.thread import DynamicToolSpec, ThreadMetadata
+from rollbook.model.transcript import TranscriptPage
 from rollbook.runtime import StateRuntime
+
+_ITEMS = 50
+_TREE_LINES = 30
+_TREE_DEPTH = 20
 
 _thread_argument = click.argument("thread_id", metavar="ID", shell_complete=complete_thread_id)
 
 
-@click.command("show", short_help="Show all that is known of a thread.")
+@click.command("show", short_help="Show all that is known of a thread, or what was said in it.")
 @_thread_argument
+@click.option("--transcript", is_flag=True, help="Show what was said and done: the end of it.")
+@click.option("--tools", is_flag=True, help="Show of tools what they were given and said, too.")
+@click.option(
+    "--limit", type=click.IntRange(min=1), metavar="N", help="How many items.  [default: 50]"
+)
+@click.option("--before", metavar="POSITION", help="Show what comes before that.")
+@click.option("--after", metavar="POSITION", help="Show what comes after that.")
+@click.option("--at", metavar="POSITION", help="Begin there; `start` is the first item.")
 @common_options
-def show_command(settings: Settings, *, thread_id: str) -> None:
-    """Show all that is known of a thread.
+def show_command(
+    settings: Settings,
+    *,
+    thread_id: str,
+    transcript: bool,
+    tools: bool,
+    limit: int | None,
+    before: str | None,
+    after: str | None,
+    at: str | None,
+) -> None:
+    """Show all that is known of a thread, or what was said in it.
 
-    ID is a thread's id or any beginning of it that fits no other thread.
+    \b
+    rollbook show 01a207c8
+    rollbook show 01a207c8 --transcript --tools
+    rollbook show 01a207c8 --at start --limit 10
+
+    ID is a thread's id or any beginning of it that fits no other thread. Positions are those that
+    `rollbook search` and this command give; an option for transcripts asks for one.
     """
     with settings.open() as state:
         thread = find_thread(state, thread_id)
-        tools = state.get_dynamic_tools(thread.id) or []
+        if transcript or tools or any((limit, before, after, at)):
+            page = state.read_thread(
+                thread.id, limit=limit or _ITEMS, before=before, after=after, at=at
+            )
+            _show_transcript(settings, page, tools=tools)
+            return
+        specs = state.get_dynamic_tools(thread.id) or []
         exists = state.rollout_exists(thread)
+        tree = state.lineage(thread.id)
     if settings.as_json:
         value = render.thread_object(thread)
-        value["dynamic_tools"] = [render.tool_object(tool) for tool in tools]
+        value["dynamic_tools"] = [render.tool_object(tool) for tool in specs]
         value["rollout_exists"] = exists
+        value["lineage"] = list(lineage_objects(tree))
         render.echo_json(value)
     else:
-        _show(thread, tools, exists=exists)
+        _show(thread, specs, exists=exists)
+        _show_tree(tree, thread.id)
+
+
+def _show_transcript(settings: Settings, page: TranscriptPage, *, tools: bool) -> None:
+    from rollbook.cli.transcript import page_object, show_page
+
+    if settings.as_json:
+        render.echo_json(page_object(page))
+    else:
+        show_page(page, tools=tools)
 
 
 @click.command("tools", short_help="List the dynamic tools of a thread.")
@@ -125,3 +174,37 @@ def _tokens(thread: ThreadMetadata) -> str:
         f" output {thread.output_tokens:,}, of it reasoning {thread.reasoning_output_tokens:,})"
     )
     return f"{thread.tokens_used:,}" + (detail if thread.input_tokens else "")
+
+
+def lineage_objects(tree: LineageNode) -> Iterator[dict[str, object]]:
+    """Make the JSON objects of a tree: each thread before those below it, and below which it is."""
+    above: list[str] = []
+    for depth, node in tree.walk():
+        del above[depth:]
+        yield {
+            "id": node.id,
+            "above": above[-1] if above else None,
+            "relation": node.relation.value,
+            "segments": node.segments,
+            "is_known": node.thread is not None,
+        }
+        above.append(node.id)
+
+
+def _show_tree(tree: LineageNode, thread_id: str) -> None:
+    """Show the threads around one, if there are any."""
+    nodes = list(tree.walk())
+    if len(nodes) == 1:
+        return
+    here = next(number for number, (_, node) in enumerate(nodes) if node.id == thread_id)
+    start = max(0, min(here - _TREE_LINES // 2, len(nodes) - _TREE_LINES))
+    render.echo(click.style("Lineage", bold=True))
+    for depth, node in nodes[start : start + _TREE_LINES]:
+        name = render.title_of(node.thread) if node.thread else "(gone)"
+        relation = "" if node.relation is Relation.ROOT else f"{node.relation.value} "
+        segments = f", in {node.segments} rollouts" if node.segments > 1 else ""
+        line = f"{relation}{render.printable(node.id)}{segments}  {name}"
+        indent = "  " * min(depth, _TREE_DEPTH)
+        render.echo(f"  {'→' if node.id == thread_id else ' '} {indent}{line}")
+    if len(nodes) > _TREE_LINES:
+        render.note(f"{len(nodes)} threads in all: --json has them.")

@@ -40,6 +40,10 @@ class Segment(msgspec.Struct, frozen=True):
     key: str
     end: int | None = None
 
+    def has(self, end: int) -> bool:
+        """Say whether what ends at a byte belongs to it, as a whole."""
+        return self.end is None or end <= self.end
+
 
 class _Place(msgspec.Struct, frozen=True):
     """A byte of a segment, by number."""
@@ -200,7 +204,7 @@ class TranscriptReader:
                 stream.seek(start)
                 lines = Selection(stream, may_be_item, start, gives_heads=True)
                 for offset, line in lines:
-                    if segment.end is not None and offset >= segment.end:
+                    if not segment.has(offset + len(line) + lines.omitted):
                         break
                     at = _Place(number, offset)
                     item = _to_item(line, self._position(at), lines.omitted, longest)
@@ -212,7 +216,7 @@ class TranscriptReader:
                 read += lines.offset - start
                 at = _Place(number, lines.offset)
                 item = _to_item(lines.unfinished, self._position(at), 0, longest)
-                if item is not None:
+                if item is not None and segment.has(lines.offset + len(lines.unfinished)):
                     yield at, item
 
     def _items_before(self, place: _Place) -> Iterator[tuple[_Place, TranscriptItem | None]]:

@@ -213,6 +213,21 @@ def among(
     return {row[0] for row in tx.query(sql, parameters)}
 
 
+def several(
+    tx: Transaction,
+    home: str,
+    thread_ids: Collection[str],
+    on_damage: Callable[[DamagedRowError], None],
+) -> list[ThreadMetadata]:
+    """Read what a list shows of some threads, as far as they are known, in any order.
+
+    A row with impossible values is told of and left out.
+    """
+    sql = f"SELECT {', '.join(COLUMNS)} FROM threads WHERE {tx.in_list('id', 'ids')}"
+    rows = tx.query(sql, {"ids": tx.list_value(list(map(clean_text, thread_ids)))})
+    return _readable(rows, home, on_damage)
+
+
 def set_names(tx: Transaction, names: dict[str, str]) -> None:
     """Give threads their names; unknown ids are passed over."""
     tx.execute_many(

@@ -1,0 +1,1 @@
+"""Threads as documents: Markdown, HTML, JSON; without secrets, where that is wanted."""

@@ -1,0 +1,101 @@
+"""A thread as one HTML page that needs nothing else, an item at a time; and single items.
+
+Everything in it is escaped, nothing in it is run or loaded: the page forbids it to itself, too.
+"""
+
+import base64
+import hashlib
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from rollbook.export.blocks import (
+    Block,
+    blocks_of,
+    is_folded,
+    omission_of,
+    speaker_of,
+    summary_of,
+)
+from rollbook.export.facts import facts_of, heading_of, time_text
+from rollbook.export.highlighting import highlighted, highlighting_css
+from rollbook.export.markdown import LONGEST_MARKDOWN
+from rollbook.export.rendering import rendered
+from rollbook.model.thread import ThreadMetadata
+from rollbook.model.transcript import ItemKind, TranscriptItem
+
+_TEMPLATES = Path(__file__).with_name("templates")
+
+
+def document(thread: ThreadMetadata, items: Iterable[TranscriptItem]) -> Iterator[str]:
+    """Write the page of a thread, a piece at a time."""
+    css = _page_css()
+    digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
+    yield from (
+        _environment()
+        .get_template("thread.html.jinja")
+        .generate(
+            heading=heading_of(thread),
+            facts=list(facts_of(thread)),
+            items=map(item_html, items),
+            css=Markup(css),  # noqa: S704 - our own
+            policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'",
+        )
+    )
+
+
+def item_html(item: TranscriptItem) -> Markup:
+    """Give an item as an HTML fragment that is safe to put into a page.
+
+    It is an ``article`` or ``details`` with the item's position as its id; it has neither scripts
+    nor styles, loads nothing, and its links lead to the web only.  :func:`item_css` styles it.
+    """
+    html = (
+        _environment()
+        .get_template("item.html.jinja")
+        .render(
+            item=item,
+            speaker=speaker_of(item),
+            summary=summary_of(item) if is_folded(item) else "",
+            is_folded=is_folded(item),
+            time=time_text(item.time),
+            omission=omission_of(item),
+            parts=[_part(item, block) for block in blocks_of(item) if block.text.strip()],
+        )
+    )
+    return Markup(html)  # noqa: S704 - the template escapes
+
+
+@cache
+def item_css() -> str:
+    """Give the styles of items: classes only, for light and for dark."""
+    return (_TEMPLATES / "items.css").read_text("utf-8") + highlighting_css()
+
+
+@cache
+def _page_css() -> str:
+    return (_TEMPLATES / "page.css").read_text("utf-8") + item_css()
+
+
+@cache
+def _environment() -> Environment:
+    return Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _part(item: TranscriptItem, block: Block) -> Markup:
+    is_markdown = item.role == "assistant" or item.kind is ItemKind.REASONING
+    if is_markdown and len(block.text) <= LONGEST_MARKDOWN:
+        return Markup('<div class="text">{}</div>').format(rendered(block.text))
+    if item.kind is ItemKind.MESSAGE:
+        return Markup('<div class="text words">{}</div>').format(block.text)
+    code = highlighted(block.text.rstrip("\n"), block.language)
+    return Markup('<pre tabindex="0"><code>{}</code></pre>').format(code)
