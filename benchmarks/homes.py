@@ -52,6 +52,14 @@ def talking_home(scale: Scale) -> Path:
     )
 
 
+def long_home(scale: Scale) -> Path:
+    """A home of one thread of 300 MB: messages, and three times as much that tools said."""
+    size = round(300e6 * scale.factor)
+    return _made(
+        scale.directory / f"long-{size // 1_000_000}", lambda home: _write_long(home, size)
+    )
+
+
 def database_of(home: Path) -> Path:
     """Where a benchmark keeps the index of such a home: not in it."""
     return home.with_name(f"{home.name}.sqlite")
@@ -91,6 +99,26 @@ def _write_huge(home: Path, factor: float) -> None:
             for _ in range(max(1, round(lines * factor))):
                 file.write(line)
             file.write(token_count(7) + b"\n")
+
+
+def _write_long(home: Path, size: int) -> None:
+    output = {"type": "function_call_output", "output": "a line of output\n" * 500}
+    call = {"type": "function_call", "name": "exec_command", "arguments": '{"cmd": "make test"}'}
+    answer = [{"type": "output_text", "text": "It **works** now, as `make test` says. " * 20}]
+    question = [{"type": "input_text", "text": "Does it work now? Look at all the tests. " * 5}]
+    event = {"type": "token_count", "info": {"total_token_usage": {"total_tokens": 1}}}
+    turn = [
+        make_line("response_item", {"type": "message", "role": "user", "content": question}),
+        make_line("response_item", call | {"call_id": "call"}),
+        make_line("response_item", output | {"call_id": "call"}),
+        make_line("event_msg", event),
+        make_line("response_item", {"type": "message", "role": "assistant", "content": answer}),
+    ]
+    lines = b"".join(line + b"\n" for line in turn)
+    head = [session_meta(small_id(0)), user_message("A long thread")]
+    with write_rollout(home, small_id(0), head).open("ab") as file:
+        for _ in range(size // len(lines)):
+            file.write(lines)
 
 
 def _write_small(home: Path, files: int) -> None:
