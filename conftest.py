@@ -73,6 +73,7 @@ def sample_home(tmp_path, monkeypatch):
     home = tmp_path / "home"
     shutil.copytree(SAMPLE, home)
     monkeypatch.setenv("CODEX_HOME", str(home))
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TZ", "UTC")
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.delenv("ROLLBOOK_DB", raising=False)

@@ -17,7 +17,7 @@ FACES = (StateRuntime, AsyncStateRuntime)
 METHODS = sorted(
     name for name, _ in inspect.getmembers(StateRuntime, callable) if not name.startswith("_")
 )
-NOT_AWAITED = ("open", "before_closing", "watch")
+NOT_AWAITED = ("open", "before_closing", "read_whole_thread", "watch")
 REFERENCE_METHODS = {
     "insert_log": ["entry"],
     "insert_logs": ["entries"],

@@ -12,6 +12,7 @@ from rollbook.export.documents import DocumentFormat, thread_document
 from rollbook.export.html import item_css, item_html
 from tests.export.conftest import ID, an_item, message, tool_call, tool_output
 
+VOID = {"br", "hr", "meta"}
 TAGS = {
     *("article", "details", "summary", "header", "span", "time", "div", "pre", "code", "p", "a"),
     *("em", "strong", "s", "ul", "ol", "li", "blockquote", "h3", "h4", "h5", "h6", "hr", "br"),
@@ -65,11 +66,12 @@ class Seen(HTMLParser):
         self.tags.add(tag)
         self.attributes |= {name for name, _ in attrs}
         self.links += [value for name, value in attrs if name in ("href", "src")]
-        if tag not in ("hr", "br", "meta"):
+        if tag not in VOID:
             self.open.append(tag)
 
     def handle_endtag(self, tag):
-        assert self.open.pop() == tag
+        if tag not in VOID:
+            assert self.open.pop() == tag
 
     def handle_data(self, data):
         self.text += data

@@ -30,6 +30,7 @@ from rollbook import (
     RollbookHandler,
     RolloutRecorder,
     StateRuntime,
+    SyncStage,
     ThreadMetadataBuilder,
     items,
 )
@@ -363,7 +364,7 @@ def sync_slowly(home: Path) -> None:
     """Stop at the first rollout, before anything was stored, until told to go on."""
 
     def wait(progress: object) -> None:
-        if progress.files_done == 1:
+        if progress.files_done == 1 and progress.stage is SyncStage.METADATA:
             say("inside")
             sys.stdin.readline()
 

@@ -27,7 +27,7 @@ from tests.index.test_sync import everything, rebuilt
 
 THREADS = 40
 KILLS = 3, 60  # of each activity, in a quick run and in a whole one
-KEPT_FILES = "[!.]*.jsonl", "state.sqlite*", "logs.sqlite*"
+KEPT_FILES = "[!.]*.jsonl", "state.sqlite*", "content.sqlite*", "logs.sqlite*"
 
 
 @pytest.fixture
@@ -70,7 +70,8 @@ def ids(home) -> list[str]:
 
 
 def assert_sound(database: str | Path) -> None:
-    for file in (Path(database), Path(database).with_name("logs.sqlite")):
+    for name in (Path(database).name, "content.sqlite", "logs.sqlite"):
+        file = Path(database).with_name(name)
         if file.exists():
             assert is_sound(file)
             assert run_sql(file, "PRAGMA foreign_key_check") == []

@@ -25,7 +25,7 @@ _MARKS = {
 }
 _GROUPS = {  # in the order in which they are shown
     "Home": ("home", "leftovers", "file system", "disk space"),
-    "Rollbook's databases": ("index", "logs", "permissions"),
+    "Rollbook's databases": ("index", "content", "logs", "permissions"),
     "Index and disk": ("index and disk", "rollouts", "duplicate ids", "threads"),
     "Other processes": ("locks",),
     "This machine": ("versions", "limits", "clock"),

@@ -200,7 +200,7 @@ def _show_tree(tree: LineageNode, thread_id: str) -> None:
     start = max(0, min(here - _TREE_LINES // 2, len(nodes) - _TREE_LINES))
     render.echo(click.style("Lineage", bold=True))
     for depth, node in nodes[start : start + _TREE_LINES]:
-        name = render.title_of(node.thread) if node.thread else "(gone)"
+        name = render.title_of(node.thread) if node.thread else "(not in the index)"
         relation = "" if node.relation is Relation.ROOT else f"{node.relation.value} "
         segments = f", in {node.segments} rollouts" if node.segments > 1 else ""
         line = f"{relation}{render.printable(node.id)}{segments}  {name}"

@@ -11,6 +11,7 @@ from itertools import pairwise
 import msgspec
 
 from rollbook.content.words import (
+    LETTER,
     fold,
     is_unspaced,
     pairs,
@@ -22,7 +23,6 @@ _TERM = re.compile(
     r'(?P<no>-)?(?:"(?P<phrase>[^"]*)"?|`(?P<part>[^`]*)`?|(?P<word>[^\s"`]+))(?P<any>\*)?'
 )
 _MOST_TRIGRAMS = 48
-_EDGE = r"[^\W_]"  # what a word goes on with
 _BETWEEN = r"[\W_]+"  # words that follow each other
 
 
@@ -95,11 +95,13 @@ def _phrase(text: str, *, is_beginning: bool) -> Term | None:
         return None
     first, last = found[0][0], found[-1][0]
     # What must not precede is looked at last, as text without the word is passed over quickly then.
-    pattern = [re.escape(first) + ("" if is_unspaced(first) else f"(?<!{_EDGE}{re.escape(first)})")]
+    pattern = [
+        re.escape(first) + ("" if is_unspaced(first) else f"(?<!{LETTER}{re.escape(first)})")
+    ]
     for (_, _, end), (word, start, _) in pairwise(found):
         pattern.append((_BETWEEN if start > end else "") + re.escape(word))
     if not is_unspaced(last):
-        pattern.append(f"{_EDGE}*" if is_beginning else f"(?!{_EDGE})")
+        pattern.append(f"{LETTER}*" if is_beginning else f"(?!{LETTER})")
     words = [asked for word, _, _ in found[:-1] for asked in _asked(word)]
     words += _asked(last, is_beginning=is_beginning)
     literal = max((word for word, _, _ in found), key=len)

@@ -17,6 +17,7 @@ _WORD = re.compile(rf"[{_UNSPACED}]+|[^\W_{_UNSPACED}]+")
 _UNSPACED_ANYWHERE = re.compile(rf"[{_UNSPACED}]+")
 _NO_WORD = re.compile(rf"[^\w{_UNSPACED}]+")
 _BEYOND_ASCII = re.compile(r"[^\x00-\x7f]+")
+LETTER = rf"[^\W_{_UNSPACED}]"  # of a word that others of its kind belong to
 _is_unspaced = re.compile(rf"[{_UNSPACED}]").match
 _ACCENTS = range(0x300, 0x370)
 

@@ -11,7 +11,6 @@ from rollbook.doctor import databases, disk
 from rollbook.doctor.processes import examine_locks
 from rollbook.doctor.report import Finding, Report, Status, number, size_text
 from rollbook.filesystem import is_network, kind_of
-from rollbook.logs.reader import logs_beside
 from rollbook.rollout.layout import ROOTS, resolve_home, state_path
 from rollbook.store.snapshot import sqlite_version
 from rollbook.store.sqlite_file import size_of
@@ -118,7 +117,7 @@ def _file_system(home: Path, state: Path) -> Iterator[Finding]:
 
 def _space(home: Path, state: Path) -> Iterator[Finding]:
     """Ask for room for what comes next, and for a database that is made anew beside the old one."""
-    needed = LEAST_FREE_BYTES + sum(size_of(path) for path in (state, logs_beside(state)))
+    needed = LEAST_FREE_BYTES + sum(size_of(path) for _, path, _ in databases.own_databases(state))
     seen = set()
     for place in (home, state.parent):
         path = next(path for path in (place, *place.parents) if os.path.exists(path))

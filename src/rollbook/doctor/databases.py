@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from rollbook.content.database import content_beside
 from rollbook.doctor.report import Finding, Status, about_paths, number, size_text
 from rollbook.errors import DatabaseBusyError, DatabaseDamagedError, DatabaseError
 from rollbook.filesystem import is_network
 from rollbook.logs.reader import logs_beside
-from rollbook.store.engine import LOGS, STATE, Schema
+from rollbook.store.engine import CONTENT, LOGS, STATE, Schema
 from rollbook.store.migrate import load_migrations
 from rollbook.store.snapshot import Examination, examine
 from rollbook.store.sqlite_file import (
@@ -36,13 +37,27 @@ _OWN_COMPANIONS = (
 )
 _REPAIR = "run `rollbook doctor --repair`"
 _SYNC = "run `rollbook sync`"
+_NOT_YET = {
+    CONTENT.name: "nothing was made searchable yet",
+    LOGS.name: "no logs have been written yet",
+}
+_NOUNS = {"content_files": "rollout"}
 
 
 def examine_own(state: Path, within_s: float | None) -> Iterator[Finding]:
-    """Look at the index and the logs."""
-    for check, path, schema in (("index", state, STATE), ("logs", logs_beside(state), LOGS)):
+    """Look at the index, the content and the logs."""
+    for check, path, schema in own_databases(state):
         yield from _examine(check, path, schema, within_s)
         yield from _kept(check, path)
+
+
+def own_databases(state: Path) -> tuple[tuple[str, Path, Schema], ...]:
+    """Name the databases that Rollbook keeps for a home: what each is called, where, of which kind."""
+    return (
+        ("index", state, STATE),
+        ("content", content_beside(state), CONTENT),
+        ("logs", logs_beside(state), LOGS),
+    )
 
 
 def is_comparable(own: list[Finding]) -> bool:
@@ -76,7 +91,7 @@ def _out_of_reach(check: str, path: Path, schema: Schema) -> Iterator[Finding]:
             message = f"there is no index yet at {path}"
             yield Finding(check, Status.PROBLEM, message, _SYNC, details)
         else:
-            yield Finding(check, Status.OK, "no logs have been written yet", details=details)
+            yield Finding(check, Status.OK, _NOT_YET[schema.name], details=details)
     except OSError as error:
         message = f"{path} can't be looked at: {error.strerror}"
         hint = "check the permissions of the directories above it"
@@ -98,7 +113,10 @@ def _can_be_read(path: Path) -> bool:
 def _examined(check: str, path: Path, schema: Schema, found: Examination) -> Finding:
     newest = max(migration.version for migration in load_migrations("sqlite", schema.name))
     version = max(found.versions, default=0)
-    rows = ", ".join(number(count, name.removesuffix("s")) for name, count in found.rows.items())
+    rows = ", ".join(
+        number(count, _NOUNS.get(name, name.removesuffix("s")))
+        for name, count in found.rows.items()
+    )
     size = f"{size_text(found.file_bytes)}, write-ahead log {size_text(found.wal_bytes)}"
     text = f"{path}: {rows}; {size}; schema {version}"
     details = _details(path, found) | {"version": version, "newest_version": newest}
@@ -203,7 +221,7 @@ def own_files(home: Path, state: Path) -> list[Path]:
     Another program's database that was named with --db is none of them.
     """
     found = []
-    for path in (state, logs_beside(state)):
+    for _, path, _ in own_databases(state):
         if is_ours(path) or _is_marked(path):
             found += [path, *(beside(path, end) for end in _OWN_COMPANIONS), *kept_beside(path)]
     if state.parent == home / "rollbook":
@@ -218,7 +236,7 @@ def is_open_to_others(path: Path) -> bool:
 
 def agent_databases(home: Path, state: Path) -> list[Path]:
     """Find the databases that the agent keeps in its home."""
-    own = {state, logs_beside(state)}
+    own = {path for _, path, _ in own_databases(state)}
     return [
         path for path in sorted(home.glob("*.sqlite")) if path not in own and os.path.isfile(path)
     ]
@@ -273,7 +291,7 @@ def _is_marked(path: Path) -> bool:
             mark = file.read(MARK.stop)[MARK]
     except OSError:
         return False
-    return int.from_bytes(mark) in {STATE.application_id, LOGS.application_id}
+    return int.from_bytes(mark) in {each.application_id for each in (STATE, CONTENT, LOGS)}
 
 
 def _owner(path: Path) -> int | None:

@@ -5,6 +5,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+from rollbook.content.database import content_beside
+from rollbook.doctor.databases import own_databases
 from rollbook.doctor.disk import Disk
 from rollbook.doctor.report import Finding, Status, about_paths, number
 from rollbook.holders import Holder, holders_of, way_out, writers_below
@@ -39,11 +41,12 @@ def examine_locks(disk: Disk, state: Path) -> Iterator[Finding]:
 
 
 def _on_databases(state: Path) -> dict[str, list[Holder]]:
-    logs = logs_beside(state)
+    logs, content = logs_beside(state), content_beside(state)
     return {
         "is indexing the home": holders_of(sync_lock_path(str(state)), writing=True),
         "has the index open": holders_of(beside(state, ".open")),
         "is writing to the index": _writers(state),
+        "is making it searchable": holders_of(sync_lock_path(str(content)), writing=True),
         "has the logs open": holders_of(beside(logs, ".open")),
         "is writing logs": _writers(logs),
     }
@@ -68,8 +71,8 @@ def _recorders(disk: Disk) -> dict[Holder, list[str]]:
 def _lock_files(disk: Disk, state: Path) -> Iterator[Finding]:
     """Say who is named by the lock files that stand in for locks on network file systems."""
     places = [
-        *(beside(path, ".network.lock") for path in (state, logs_beside(state))),
-        beside(state, ".sync.network.lock"),
+        *(beside(path, ".network.lock") for _, path, _ in own_databases(state)),
+        *(beside(path, ".sync.network.lock") for path in (state, content_beside(state))),
         *(disk.home / path for path in disk.lock_files),
     ]
     held, left = [], []

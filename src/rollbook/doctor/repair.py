@@ -5,10 +5,12 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from rollbook.content.database import content_beside
 from rollbook.doctor.databases import (
     LARGE_WAL_BYTES,
     is_open_to_others,
     kept_beside,
+    own_databases,
     own_files,
 )
 from rollbook.doctor.report import number
@@ -20,7 +22,9 @@ from rollbook.model.log import LogQuery
 from rollbook.model.outcome import ProgressCallback
 from rollbook.rollout.layout import resolve_home, state_path
 from rollbook.runtime import StateRuntime
+from rollbook.store.engine import CONTENT
 from rollbook.store.snapshot import examine
+from rollbook.store.sqlite import SqliteEngine
 from rollbook.store.sqlite_file import beside, is_ours, size_of
 
 _WAIT_S = 5.0  # for another process that is syncing
@@ -39,16 +43,16 @@ def repair_home(
     """
     place = resolve_home(home)
     state_file = state_path(place, database)
-    own = (state_file, logs_beside(state_file))
+    own = tuple(path for _, path, _ in own_databases(state_file))
     yield from _make_private(place, state_file)
     kept = _kept(*own)
     large = [path for path in own if _wal_bytes(path) > LARGE_WAL_BYTES]
-    _make_anew(place, *own)
+    _make_anew(place, state_file)
     set_aside = _kept(*own) - kept
     yield from map(_told, sorted(set_aside))
     with StateRuntime.open(place, database=database, backfill=False, temporary=False) as state:
         stats = state.sync(progress=progress, wait_s=_WAIT_S)
-        if os.path.exists(own[1]):
+        if os.path.exists(logs_beside(state_file)):
             state.query_logs(LogQuery(limit=1))  # when the readable rows were carried over
     yield from map(_told, sorted(_kept(*own) - kept - set_aside))
     if stats.indexed or stats.removed:
@@ -66,7 +70,7 @@ def _make_private(home: Path, state: Path) -> Iterator[str]:
                 yield f"made {path} private"
 
 
-def _make_anew(home: Path, state: Path, logs: Path) -> None:
+def _make_anew(home: Path, state: Path) -> None:
     """Set damaged databases aside, and begin new ones."""
     damage = _damage_of(state)
     if damage is not None:
@@ -77,6 +81,10 @@ def _make_anew(home: Path, state: Path, logs: Path) -> None:
                 index.recover(damage)
         finally:
             index.close()
+    content, logs = content_beside(state), logs_beside(state)
+    damage = _damage_of(content)
+    if damage is not None:
+        SqliteEngine.replace(content, CONTENT, damage)
     damage = _damage_of(logs)
     if damage is not None:
         begin_anew(logs, damage)

@@ -163,7 +163,7 @@ def place_below(home: Path, path: str) -> str:
     """
     directory, slash, name = path.rpartition("/")
     directories = _directories_to(directory) if slash else ()
-    if directories is None or name in _NO_NAMES:
+    if directories is None or name in _NO_NAMES or "\0" in path:
         raise RolloutError("is no path below the home", path=path)
     base = str(home)
     try:

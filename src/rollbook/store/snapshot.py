@@ -23,6 +23,7 @@ _ATTEMPTS = 10
 _SETTLED_NS = 1_000_000_000
 _COUNTS = {  # of the tables that agents and Rollbook have; of logs about, as there may be millions
     "threads": "SELECT count(*) FROM threads",
+    "content_files": "SELECT count(*) FROM content_files",
     "logs": "SELECT coalesce(max(id) - min(id) + 1, 0) FROM logs",
 }
 _WRITE_VERSION = 18  # where a file's header says how it is written

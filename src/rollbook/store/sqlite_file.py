@@ -27,6 +27,7 @@ from rollbook.lock_file import LockFile
 from rollbook.store.sqlite_errors import busy, unwritable
 
 KEPT_FILES = 5  # damaged ones, the newest
+_OWN_NAMES = {"state.sqlite", "content.sqlite", "logs.sqlite"}
 COMPANIONS = ("-wal", "-shm", "-journal")
 PENDING = "-pending"  # as long as its rows have not all been carried over
 MARK = slice(68, 72)  # in the header, whose program's file it is
@@ -395,8 +396,7 @@ def is_ours(path: Path) -> bool:
 
     Rollbook has had it open, or it is where only Rollbook's are.
     """
-    is_default = path.parent.name == "rollbook" and path.name in {"state.sqlite", "logs.sqlite"}
-    return is_default or is_known(path)
+    return (path.parent.name == "rollbook" and path.name in _OWN_NAMES) or is_known(path)
 
 
 def set_aside(path: Path, why: str, *, is_needed: bool) -> Path | None:
