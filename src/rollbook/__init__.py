@@ -25,6 +25,7 @@ __all__ = [
     "LogQuery",
     "LogReader",
     "LogRow",
+    "Prices",
     "Relation",
     "RollbookError",
     "RollbookHandler",
@@ -42,14 +43,19 @@ __all__ = [
     "ThreadMetadata",
     "ThreadMetadataBuilder",
     "ThreadsPage",
+    "Tokens",
     "TranscriptItem",
     "TranscriptPage",
+    "UsageKey",
+    "UsageReport",
+    "UsageRow",
     "WatchUpdate",
     "__version__",
     "conversation",
     "format_cursor",
     "items",
     "parse_cursor",
+    "read_prices",
     "thread_context",
 ]
 
@@ -69,9 +75,11 @@ if TYPE_CHECKING:
         WatchUpdate,
     )
     from rollbook.model.paging import Anchor, SortKey, ThreadsPage, format_cursor, parse_cursor
+    from rollbook.model.prices import Prices, read_prices
     from rollbook.model.search import SearchHit, SearchPage, SearchSort, TextScope
     from rollbook.model.thread import DynamicToolSpec, ThreadMetadata, ThreadMetadataBuilder
     from rollbook.model.transcript import ItemKind, TranscriptItem, TranscriptPage
+    from rollbook.model.usage import Tokens, UsageKey, UsageReport, UsageRow
     from rollbook.recorder.aio import AsyncRolloutRecorder
     from rollbook.recorder.recorder import RolloutRecorder
     from rollbook.rollout.history import conversation
@@ -94,9 +102,11 @@ else:
             "WatchUpdate",
         ),
         "model.paging": ("Anchor", "SortKey", "ThreadsPage", "format_cursor", "parse_cursor"),
+        "model.prices": ("Prices", "read_prices"),
         "model.search": ("SearchHit", "SearchPage", "SearchSort", "TextScope"),
         "model.thread": ("DynamicToolSpec", "ThreadMetadata", "ThreadMetadataBuilder"),
         "model.transcript": ("ItemKind", "TranscriptItem", "TranscriptPage"),
+        "model.usage": ("Tokens", "UsageKey", "UsageReport", "UsageRow"),
         "recorder.aio": ("AsyncRolloutRecorder",),
         "recorder.recorder": ("RolloutRecorder",),
         "rollout.history": ("conversation",),
@@ -106,7 +116,12 @@ else:
     # Commands do without these as long as they can.  A program that asks for a state gets them with
     # it, as it may have no file descriptors left when the state first needs them.
     _STATE = (
-        *("rollbook.content.building", "rollbook.content.pages", "rollbook.rollout.pages"),
+        *(
+            "rollbook.content.building",
+            "rollbook.content.pages",
+            "rollbook.content.report",
+            "rollbook.rollout.pages",
+        ),
         *("rollbook.index.ahead", "rollbook.index.apply", "rollbook.index.archive"),
         *(
             "rollbook.index.backfill",

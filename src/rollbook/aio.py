@@ -17,7 +17,7 @@ from collections.abc import (
     Sequence,
 )
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
+from datetime import datetime, tzinfo
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -28,9 +28,11 @@ from rollbook.model.lineage import LineageNode
 from rollbook.model.log import LogEntry, LogLimits, LogQuery, LogRow
 from rollbook.model.outcome import BackfillStats, ProgressCallback, WatchUpdate
 from rollbook.model.paging import Anchor, SortKey, ThreadsPage
+from rollbook.model.prices import Prices
 from rollbook.model.search import SearchPage, SearchSort, TextScope
 from rollbook.model.thread import DynamicToolSpec, ThreadMetadata, ThreadMetadataBuilder
 from rollbook.model.transcript import TranscriptItem, TranscriptPage
+from rollbook.model.usage import UsageKey, UsageReport
 from rollbook.rollout.lines import RolloutItem
 from rollbook.runtime import StateRuntime
 
@@ -328,6 +330,37 @@ class AsyncStateRuntime:
             archived=archived,
             cwd=cwd,
             title_contains=title_contains,
+        )
+
+    async def usage(
+        self,
+        by: Sequence[UsageKey] = (UsageKey.DAY,),
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        time_zone: tzinfo | None = None,
+        thread_id: str | None = None,
+        allowed_sources: Sequence[str] = (),
+        model_providers: Sequence[str] | None = None,
+        archived: bool | None = None,
+        cwd: str | None = None,
+        title_contains: str | None = None,
+        prices: Prices | None = None,
+    ) -> UsageReport:
+        """See :meth:`rollbook.StateRuntime.usage`."""
+        return await self._run(
+            self._runtime.usage,
+            by,
+            since=since,
+            until=until,
+            time_zone=time_zone,
+            thread_id=thread_id,
+            allowed_sources=allowed_sources,
+            model_providers=model_providers,
+            archived=archived,
+            cwd=cwd,
+            title_contains=title_contains,
+            prices=prices,
         )
 
     async def watch(

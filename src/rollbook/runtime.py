@@ -7,7 +7,7 @@ Everything public is a method of :class:`StateRuntime`; each is one transaction.
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, tzinfo
 from functools import partial, wraps
 from pathlib import Path
 from types import TracebackType
@@ -33,6 +33,7 @@ from rollbook.model.lineage import LineageNode
 from rollbook.model.log import LogEntry, LogLimits, LogQuery, LogRow
 from rollbook.model.outcome import BackfillStats, ProgressCallback, WatchUpdate
 from rollbook.model.paging import Anchor, SortKey, ThreadFilter, ThreadsPage
+from rollbook.model.prices import Prices
 from rollbook.model.search import SearchPage, SearchSort, TextScope
 from rollbook.model.thread import (
     DynamicToolSpec,
@@ -42,6 +43,7 @@ from rollbook.model.thread import (
 )
 from rollbook.model.times import whole_seconds
 from rollbook.model.transcript import TranscriptItem, TranscriptPage
+from rollbook.model.usage import UsageKey, UsageReport
 from rollbook.rollout.layout import resolve_home, state_path
 from rollbook.rollout.lines import MalformedLineError, RolloutItem, as_written, to_item
 from rollbook.store import threads, tools
@@ -577,14 +579,6 @@ class StateRuntime:
         """
         from rollbook.content.pages import SearchRequest, search_page
 
-        selection = ThreadFilter(
-            sources=tuple(allowed_sources),
-            providers=None if model_providers is None else tuple(model_providers),
-            archived=bool(archived),
-            cwd=cwd,
-            title_contains=title_contains,
-            include_silent=True,
-        )
         request = SearchRequest(
             text=text,
             limit=limit,
@@ -595,13 +589,65 @@ class StateRuntime:
             thread_id=None if thread_id is None else parse_thread_id(thread_id),
             since=since,
             until=until,
-            threads=selection,
+            threads=_anywhere(allowed_sources, model_providers, archived, cwd, title_contains),
             anywhere=archived is None,
         )
         page = search_page(self._content, self._engine, self._home, request)
         if not page.is_indexed:
             self._keeper.want()
         return page
+
+    @_operation
+    def usage(
+        self,
+        by: Sequence[UsageKey] = (UsageKey.DAY,),
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        time_zone: tzinfo | None = None,
+        thread_id: str | None = None,
+        allowed_sources: Sequence[str] = (),
+        model_providers: Sequence[str] | None = None,
+        archived: bool | None = None,
+        cwd: str | None = None,
+        title_contains: str | None = None,
+        prices: Prices | None = None,
+    ) -> UsageReport:
+        """Add up the tokens that threads have used, as their rollouts say, each of them once.
+
+        One row for each combination of values of the keys ``by``.  Days are those of a
+        ``time_zone``; of the machine's for None.  ``since`` and ``until`` (exclusive) are exact to a
+        quarter of an hour.  Filters are as for :meth:`list_threads`, but archived threads count,
+        too, unless ``archived`` says otherwise.  With ``prices`` each row has a cost, unless one of
+        its models has no price.  What a fork has copied of its source counts for its source.  What
+        was used in threads whose rollouts are gone is not known any more.
+
+        Nothing that came since the last :meth:`sync` or :meth:`watch` is in it.  Where the home was
+        never read for it, that begins in the background; see ``is_complete`` of the report.
+
+        Errors: InvalidThreadIdError; UsageError for an unknown key.
+        """
+        from rollbook.content.report import UsageRequest, usage_report
+
+        try:
+            keys = tuple(map(UsageKey, by))
+        except ValueError as error:
+            hint = f"there are {', '.join(UsageKey)}"
+            raise UsageError(f"usage can't be told so: {error}", hint=hint) from error
+        request = UsageRequest(
+            by=keys,
+            since=since,
+            until=until,
+            time_zone=time_zone,
+            thread_id=None if thread_id is None else parse_thread_id(thread_id),
+            threads=_anywhere(allowed_sources, model_providers, archived, cwd, title_contains),
+            anywhere=archived is None,
+            prices=prices,
+        )
+        report = usage_report(self._content, self._engine, request)
+        if not report.is_complete:
+            self._keeper.want()
+        return report
 
     def watch(
         self, *, check_interval_s: float = 60.0, stop: threading.Event | None = None
@@ -757,6 +803,19 @@ def _filter(
         cwd=cwd,
         title_contains=title_contains,
         include_silent=include_silent,
+    )
+
+
+def _anywhere(
+    allowed_sources: Sequence[str],
+    model_providers: Sequence[str] | None,
+    archived: bool | None,
+    cwd: str | None,
+    title_contains: str | None,
+) -> ThreadFilter:
+    """Make the filter of what looks at archived threads, too, and at those without a word."""
+    return _filter(
+        allowed_sources, model_providers, bool(archived), cwd, title_contains, include_silent=True
     )
 
 

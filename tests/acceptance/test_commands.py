@@ -243,7 +243,19 @@ def test_ids_are_completed(run, sample):
 
 @pytest.mark.parametrize(
     "command",
-    ["", "sync", "list", "search", "show", "export", "tools", "path", "archive", "completion"],
+    [
+        "",
+        "sync",
+        "list",
+        "search",
+        "show",
+        "export",
+        "stats",
+        "tools",
+        "path",
+        "archive",
+        "completion",
+    ],
 )
 def test_help_teaches_and_the_docs_know_every_option(run, command):
     done = run(*command.split(), "--help")

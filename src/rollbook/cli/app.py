@@ -23,6 +23,7 @@ _MODULES = {
     "path": "show",
     "search": "search",
     "show": "show",
+    "stats": "stats",
     "sync": "sync",
     "tools": "show",
     "unarchive": "archive",
@@ -60,6 +61,7 @@ def cli(context: click.Context, home: str | None, database: str | None, as_json:
     rollbook sync          index the home, or what is new in it
     rollbook list          the newest threads
     rollbook search TEXT   messages that say it
+    rollbook stats         what tokens were used
     rollbook show ID       one thread; any unambiguous beginning of its id will do
     rollbook export ID     a thread as Markdown, HTML or JSON
     rollbook doctor        what state the home is in

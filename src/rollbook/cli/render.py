@@ -110,11 +110,16 @@ def title_of(thread: ThreadMetadata) -> str:
 
 
 def source_of(thread: ThreadMetadata) -> str:
+    """Shorten the source of a thread for people."""
+    return source_name(thread.source)
+
+
+def source_name(source: str) -> str:
     """Shorten a source for people: sub-agents are stored as JSON."""
-    if not thread.source.startswith("{"):
-        return printable(thread.source)
+    if not source.startswith("{"):
+        return printable(source)
     for kind in ("review", "compact", "thread_spawn"):
-        if f'"{kind}"' in thread.source:
+        if f'"{kind}"' in source:
             return "sub-agent" if kind == "thread_spawn" else kind
     return "sub-agent"
 

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator
-from datetime import datetime
 from itertools import islice
 
 import click
@@ -11,9 +10,9 @@ import msgspec
 from rollbook.cli import render
 from rollbook.cli.options import Settings, common_options
 from rollbook.cli.sync import sync_once
-from rollbook.cli.times import read_time
+from rollbook.cli.times import read_time, to_datetime
 from rollbook.model.search import ROLES, SearchHit, SearchPage, SearchSort
-from rollbook.model.times import format_time, from_epoch, to_epoch
+from rollbook.model.times import format_time, to_epoch
 
 _SHOWN_OF_THREAD = 3
 _SHOWN_ID = 18
@@ -90,8 +89,8 @@ def search_command(
             substring=substring,
             roles=roles or ("user", "assistant"),
             thread_id=state.resolve_thread_id(thread_id) if thread_id else None,
-            since=_time(since),
-            until=_time(until),
+            since=to_datetime(since),
+            until=to_datetime(until),
             allowed_sources=sources,
             model_providers=providers,
             archived=archived,
@@ -125,15 +124,6 @@ def hit_object(hit: SearchHit) -> dict[str, object]:
         "thread": render.thread_object(hit.thread),
         "time": None if hit.time is None else to_epoch(hit.time),
     }
-
-
-def _time(seconds: int | None) -> datetime | None:
-    if seconds is None:
-        return None
-    try:
-        return from_epoch(seconds)
-    except OverflowError as error:
-        raise click.BadParameter(f"{seconds} is beyond all calendars") from error
 
 
 def _plain_row(hit: SearchHit) -> str:

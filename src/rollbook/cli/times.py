@@ -2,10 +2,11 @@
 
 import re
 import time
+from datetime import datetime
 
 import click
 
-from rollbook.model.times import parse_time, to_epoch
+from rollbook.model.times import from_epoch, parse_time, to_epoch
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _AGO = re.compile(r"(\d{1,9})([smhdw])", re.ASCII)
@@ -30,3 +31,13 @@ def read_time(context: click.Context, parameter: click.Parameter, value: str | N
     raise click.BadParameter(
         f"{text[:50]!r} is no time: say 2026-01-27T12:34:56Z, unix seconds, or 15m, 2h, 3d (ago)"
     )
+
+
+def to_datetime(seconds: int | None) -> datetime | None:
+    """Make a time of epoch seconds; None of none."""
+    if seconds is None:
+        return None
+    try:
+        return from_epoch(seconds)
+    except OverflowError as error:
+        raise click.BadParameter(f"{seconds} is beyond all calendars") from error

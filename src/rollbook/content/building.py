@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Collection, Iterable, Iterator
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 import msgspec
@@ -17,10 +18,11 @@ from rollbook.content.reading import ContentReader, Part
 from rollbook.content.texts import FoldedChunk
 from rollbook.content.words import spaced
 from rollbook.errors import RolloutError
+from rollbook.index.repair import rollouts_of
 from rollbook.model.outcome import ProgressCallback, SyncProgress, SyncStage
 from rollbook.model.search import TextScope
 from rollbook.rollout.layout import is_archived_path, position_key
-from rollbook.store import content_files, files, texts
+from rollbook.store import content_files, files, texts, usage
 from rollbook.store.content_files import ContentFile
 from rollbook.store.engine import Engine, Transaction
 from rollbook.telemetry import ERRORS, count
@@ -145,10 +147,11 @@ class Building:
     def _parts(self, known: ContentFile | None, file: ContentFile) -> Iterator[Part]:
         if known is not None and not self._rebuild and _is_same(known, file):  # only moved
             moved = msgspec.structs.replace(known, path=file.path)
-            yield Part(moved, [], is_first=False, renews_last=False)
+            yield Part(moved, [], [], is_first=False, renews_last=False)
             return
         try:
-            reader = ContentReader(self._home, None if self._rebuild else known, file)
+            find = partial(rollouts_of, self._index, self._home)
+            reader = ContentReader(self._home, None if self._rebuild else known, file, find)
             yield from reader.parts()
         except RolloutError as error:
             if not isinstance(error.__cause__, FileNotFoundError):  # moved or gone: seen next time
@@ -174,11 +177,13 @@ class Building:
             before = content_files.id_of(tx, part.file.key)
             if before is not None and part.is_first:
                 texts.delete_all_of(tx, before)
+                usage.delete(tx, before)
             elif before is not None and part.renews_last:
                 texts.delete_last_of(tx, before)
             file_id = content_files.upsert(tx, part.file)
             for each in part.chunks:
                 self._store_chunk(tx, file_id, each)
+            usage.add(tx, part.file.thread_id, file_id, part.used)
 
     def _store_chunk(self, tx: Transaction, file_id: int, each: FoldedChunk) -> None:
         number = texts.insert(
@@ -205,6 +210,7 @@ def forget(tx: Transaction, keys: Iterable[str]) -> None:
         file_id = content_files.id_of(tx, key)
         if file_id is not None:
             texts.delete_all_of(tx, file_id)
+            usage.delete(tx, file_id)
             content_files.delete(tx, file_id)
 
 

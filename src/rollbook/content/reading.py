@@ -1,4 +1,4 @@
-"""Read what was said in a rollout, in parts that can be stored one by one."""
+"""Read what was said and used in a rollout, in parts that can be stored one by one."""
 
 from collections.abc import Iterator
 from io import RawIOBase
@@ -7,12 +7,15 @@ from pathlib import Path
 import msgspec
 
 from rollbook.content.texts import ChunkMaker, FoldedChunk
+from rollbook.content.usage import FindFiles, UsageCollector, beginning_of, decode_state
 from rollbook.model.search import TextScope
 from rollbook.rollout.extract import digest_before, reading
 from rollbook.rollout.layout import RolloutFile
 from rollbook.rollout.lines import MalformedLineError, RolloutItem, decode_line
 from rollbook.rollout.selection import Selection
+from rollbook.rollout.usage import UsageState, may_matter
 from rollbook.store.content_files import ContentFile
+from rollbook.store.usage import Used
 
 UNFINISHED = -1  # the size of a rollout of which only a beginning was read
 _PART_CHARACTERS = 1 << 20  # of text, in one part
@@ -27,6 +30,7 @@ class Part(msgspec.Struct, frozen=True):
 
     file: ContentFile
     chunks: list[FoldedChunk]
+    used: list[Used]
     is_first: bool
     renews_last: bool
 
@@ -43,10 +47,17 @@ class ContentReader:
     wanted.
     """
 
-    def __init__(self, home: Path, known: ContentFile | None, now: ContentFile) -> None:
+    def __init__(
+        self,
+        home: Path,
+        known: ContentFile | None,
+        now: ContentFile,
+        find_files: FindFiles,
+    ) -> None:
         self._home = home
         self._known = known
         self._now = now
+        self._find_files = find_files
         self._chunks = ChunkMaker(TextScope(now.scope))
 
     def parts(self) -> Iterator[Part]:
@@ -58,29 +69,36 @@ class ContentReader:
 
     def _parts(self, stream: RawIOBase) -> Iterator[Part]:
         known = self._known if self._can_go_on(stream) else None
-        start = known.open_from if known else 0
+        start, unread = (known.open_from, known.bytes_read) if known else (0, 0)
+        usage = UsageCollector(self._now.thread_id, self._usage_before(known))
         is_first, renews_last = known is None, known is not None and start < known.bytes_read
         stream.seek(start)
         lines = Selection(stream, self._wants, start)
         chunks: list[FoldedChunk] = []
         characters = 0
         for offset, line, record in self._records(lines):
+            if offset >= unread:
+                usage.take(record)
             full = list(self._chunks.take(offset, len(line), record))
             chunks += full
             characters += sum(map(_characters_of, full))
             if characters > _PART_CHARACTERS and self._chunks.open_from is None:
                 end = offset + len(line) + 1
-                unfinished = msgspec.structs.replace(
-                    self._stored(stream, end, end), size=UNFINISHED
-                )
-                yield Part(unfinished, chunks, is_first, renews_last)
+                stored = self._stored(stream, end, end, usage.state)
+                unfinished = msgspec.structs.replace(stored, size=UNFINISHED)
+                yield Part(unfinished, chunks, usage.finish(), is_first, renews_last)
                 is_first = renews_last = False
                 chunks, characters = [], 0
         open_from = self._chunks.open_from
         chunks += self._chunks.finish()
         end = lines.offset
-        stored = self._stored(stream, end, end if open_from is None else open_from)
-        yield Part(stored, chunks, is_first, renews_last)
+        stored = self._stored(stream, end, end if open_from is None else open_from, usage.state)
+        yield Part(stored, chunks, usage.finish(), is_first, renews_last)
+
+    def _usage_before(self, known: ContentFile | None) -> UsageState:
+        if known is None:
+            return beginning_of(self._home, self._now, self._find_files)
+        return decode_state(known.state)
 
     def _can_go_on(self, stream: RawIOBase) -> bool:
         known, now = self._known, self._now
@@ -91,7 +109,7 @@ class ContentReader:
         return digest_before(stream, known.bytes_read) == known.digest
 
     def _wants(self, data: bytes, at: int, end: int) -> bool:
-        return self._chunks.wants(data, at, end)
+        return self._chunks.wants(data, at, end) or may_matter(data, at, end)
 
     def _records(self, lines: Selection) -> Iterator[tuple[int, bytes, RolloutItem]]:
         for offset, line in lines:
@@ -107,10 +125,10 @@ class ContentReader:
             yield lines.offset, lines.unfinished, record
             lines.offset += len(lines.unfinished)
 
-    def _stored(self, stream: RawIOBase, end: int, open_from: int) -> ContentFile:
+    def _stored(self, stream: RawIOBase, end: int, open_from: int, state: str) -> ContentFile:
         digest = b"" if self._now.compressed else digest_before(stream, end)
         return msgspec.structs.replace(
-            self._now, bytes_read=end, digest=digest, open_from=open_from
+            self._now, bytes_read=end, digest=digest, open_from=open_from, state=state
         )
 
 

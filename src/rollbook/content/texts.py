@@ -11,6 +11,11 @@ from rollbook.rollout.lines import RolloutItem
 from rollbook.rollout.transcript import may_be_said, searchable
 from rollbook.store.texts import Chunk
 
+_ROLES: dict[TextScope, tuple[str, ...]] = {
+    TextScope.NOTHING: (),
+    TextScope.MESSAGES: ROLES[:2],
+    TextScope.TOOLS: ROLES,
+}
 CHUNK_CHARACTERS = 4 << 10
 _LONGEST_REACH = 4 << 20  # bytes of a rollout, from the first line of a chunk to its last
 
@@ -27,8 +32,7 @@ class ChunkMaker:
     """Takes the records of a rollout, as far as they say something, and makes chunks of them."""
 
     def __init__(self, scope: TextScope) -> None:
-        self._roles = ROLES if scope is TextScope.TOOLS else ROLES[:2]
-        self._with_tools = scope is TextScope.TOOLS
+        self._roles = _ROLES[scope]
         self._begin()
 
     def _begin(self) -> None:
@@ -44,7 +48,7 @@ class ChunkMaker:
 
     def wants(self, data: bytes, at: int, end: int) -> bool:
         """Say whether a line may say something, by what begins at its type."""
-        return may_be_said(data, at, end, tools=self._with_tools)
+        return bool(self._roles) and may_be_said(data, at, end, tools="tool" in self._roles)
 
     def take(self, offset: int, length: int, record: RolloutItem) -> Iterator[FoldedChunk]:
         """Take the record of a line; gives the chunk that is full with it."""

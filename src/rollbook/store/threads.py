@@ -24,6 +24,17 @@ from rollbook.store.carry_over import readable_rows
 from rollbook.store.engine import Row, Transaction
 from rollbook.store.statements import load
 
+
+class ThreadFacts(msgspec.Struct, frozen=True):
+    """What usage is told by."""
+
+    id: str
+    source: str = ""
+    model_provider: str = ""
+    cwd: str = ""
+    git_origin_url: str | None = None
+
+
 COLUMNS = ThreadMetadata.__struct_fields__
 _GROUPED_BY = ("archived", "has_user_event", "source", "model_provider", "cwd")
 _SHOWN_ELSEWHERE = {*_GROUPED_BY, "archived_at", "title", "preview"}  # in other tables, too
@@ -226,6 +237,13 @@ def several(
     sql = f"SELECT {', '.join(COLUMNS)} FROM threads WHERE {tx.in_list('id', 'ids')}"
     rows = tx.query(sql, {"ids": tx.list_value(list(map(clean_text, thread_ids)))})
     return _readable(rows, home, on_damage)
+
+
+def facts(tx: Transaction, thread_ids: Collection[str]) -> list[ThreadFacts]:
+    """Read of some threads what usage is told by."""
+    columns = ", ".join(ThreadFacts.__struct_fields__)
+    sql = f"SELECT {columns} FROM threads WHERE {tx.in_list('id', 'ids')}"
+    return [ThreadFacts(*row) for row in tx.query(sql, {"ids": tx.list_value(list(thread_ids))})]
 
 
 def set_names(tx: Transaction, names: dict[str, str]) -> None:

@@ -1,0 +1,62 @@
+"""What threads have used, by quarters of an hour and model."""
+
+from collections.abc import Iterable
+
+import msgspec
+
+from rollbook.model.usage import Tokens
+from rollbook.store.engine import Transaction
+from rollbook.store.statements import load
+
+_COLUMNS = ("requests", *Tokens.__struct_fields__)
+_STATEMENTS = {
+    name: sql.format(
+        columns=", ".join(_COLUMNS),
+        values=", ".join(f":{column}" for column in _COLUMNS),
+        sums=", ".join(f"{column} = usage.{column} + excluded.{column}" for column in _COLUMNS),
+        totals=", ".join(f"sum({column})" for column in _COLUMNS),
+    )
+    for name, sql in load("usage.sql").items()
+}
+
+
+class Used(msgspec.Struct, frozen=True):
+    """What was used in a quarter of an hour (its beginning in epoch seconds) by a model."""
+
+    bucket: int
+    model: str
+    requests: int
+    tokens: Tokens
+    thread_id: str = ""
+
+
+def add(tx: Transaction, thread_id: str, file_id: int, used: Iterable[Used]) -> None:
+    """Add what a rollout has used to what it had used before."""
+    rows = [
+        {
+            "thread_id": thread_id,
+            "file_id": file_id,
+            "bucket": each.bucket,
+            "model": each.model,
+            "requests": each.requests,
+            **dict(zip(_COLUMNS[1:], msgspec.structs.astuple(each.tokens), strict=True)),
+        }
+        for each in used
+    ]
+    tx.execute_many(_STATEMENTS["add"], rows)
+
+
+def delete(tx: Transaction, file_id: int) -> None:
+    """Forget what a rollout has used."""
+    tx.execute(_STATEMENTS["delete"], {"file_id": file_id})
+
+
+def between(tx: Transaction, since: int, until: int, *, by_thread: bool) -> list[Used]:
+    """Read what was used in some time (epoch seconds), of each thread or of all together."""
+    sql = _STATEMENTS["by_thread" if by_thread else "of_all"]
+    return [
+        Used(bucket, model, requests, Tokens(*tokens), thread_id)
+        for thread_id, bucket, model, requests, *tokens in tx.query(
+            sql, {"since": since, "until": until}
+        )
+    ]
