@@ -20,6 +20,7 @@ _MODULES = {
     "export": "export",
     "list": "list",
     "logs": "logs",
+    "mcp": "mcp",
     "path": "show",
     "search": "search",
     "show": "show",

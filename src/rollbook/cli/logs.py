@@ -19,6 +19,7 @@ from rollbook.errors import (
     UsageError,
 )
 from rollbook.logs.reader import LogReader
+from rollbook.model.documents import to_json
 from rollbook.model.log import LogQuery, LogRow
 
 _log = logging.getLogger(__name__)
@@ -206,7 +207,7 @@ def _show(rows: list[LogRow], *, as_json: bool) -> None:
     if not rows:
         return
     if as_json:
-        render.echo("\n".join(map(render.to_json, rows)).encode())
+        render.echo("\n".join(map(to_json, rows)).encode())
     else:
         colour = render.has_colour()
         render.echo("\n".join(_line(row, colour=colour) for row in rows))

@@ -13,7 +13,7 @@ from typing import Any
 import click
 import msgspec
 
-from rollbook.model.documents import as_object
+from rollbook.model.documents import as_object, to_json
 from rollbook.model.thread import DynamicToolSpec, ThreadMetadata
 from rollbook.model.times import format_time
 
@@ -23,7 +23,6 @@ _UNSAFE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
 )
 _AGES = ((60, 1, "s"), (3600, 60, "min"), (86400, 3600, "h"), (7 * 86400, 86400, "d"))
-_UNSAFE_IN_JSON = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 def printable(text: str) -> str:
@@ -40,12 +39,6 @@ def printable_lines(text: str) -> list[str]:
     """Break text into lines that a terminal can be given as they are; at least one."""
     lines = text.rstrip("\n").split("\n")
     return [_UNSAFE.sub("\ufffd", line.removesuffix("\r").expandtabs()) for line in lines]
-
-
-def to_json(value: Any) -> str:
-    """Write one JSON document that is safe to look at on a terminal, too."""
-    text = msgspec.json.encode(value).decode()
-    return _UNSAFE_IN_JSON.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def thread_object(thread: ThreadMetadata) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import click
 from rollbook.cli import render
 from rollbook.cli.options import Settings, common_options, complete_thread_id
 from rollbook.errors import ThreadNotFoundError
+from rollbook.model.documents import to_json
 from rollbook.model.lineage import LineageNode, Relation
 from rollbook.model.thread import DynamicToolSpec, ThreadMetadata
 from rollbook.model.transcript import TranscriptPage
@@ -98,7 +99,7 @@ def tools_command(settings: Settings, *, thread_id: str) -> None:
     for tool in [] if settings.as_json else tools:
         name, description = render.printable(tool.name), render.printable(tool.description)
         render.echo(f"{click.style(name, bold=True)}  {description}")
-        render.echo("    " + render.to_json(tool.input_schema))
+        render.echo("    " + to_json(tool.input_schema))
 
 
 @click.command("path", short_help="Print where a thread's rollout is on disk.")

@@ -1,15 +1,12 @@
 """A thread as one JSON document, a piece at a time."""
 
-import re
 from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from rollbook.model.documents import as_object
+from rollbook.model.documents import as_object, to_json
 from rollbook.model.thread import ThreadMetadata
 from rollbook.model.transcript import TranscriptItem
-
-_CONTROLS = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 
 
 def document(thread: ThreadMetadata, items: Iterable[TranscriptItem]) -> Iterator[str]:
@@ -23,5 +20,4 @@ def document(thread: ThreadMetadata, items: Iterable[TranscriptItem]) -> Iterato
 
 
 def _json(value: msgspec.Struct) -> str:
-    text = msgspec.json.encode(as_object(value)).decode()
-    return _CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+    return to_json(as_object(value))
