@@ -18,7 +18,7 @@ from homes import database_of, long_home, small_id, warm
 from rollbook import StateRuntime
 
 _MEGABYTE = 1 << 20
-_EXPORT = """
+_EXPORT = r"""
 import re, sys
 from pathlib import Path
 from rollbook.cli import main
@@ -26,7 +26,7 @@ try:
     main()
 finally:
     status = Path("/proc/self/status").read_text()
-    print("peak", re.search("VmHWM: *([0-9]*)", status)[1], file=sys.stderr)
+    print("peak", re.search(r"VmHWM:\s*([0-9]+)", status)[1], file=sys.stderr)
 """
 
 
@@ -102,7 +102,7 @@ def _export(arguments: list[object], output: Path, peaks: list[float]) -> None:
             text=True,
             check=True,
         )
-    peaks.append(int(re.findall("peak ([0-9]*)", done.stderr)[0]) / 1024)
+    peaks.append(int(re.findall("peak ([0-9]+)", done.stderr)[0]) / 1024)
 
 
 def _position_near(path: Path, offset: int) -> int:

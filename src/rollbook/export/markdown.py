@@ -72,10 +72,13 @@ def safe_markdown(text: str) -> str:
     lines = text.split("\n")
     is_code = _code_lines(tokens, len(lines))
     _put_below(tokens, lines)
-    escaped = "\n".join(_without_tags(lines, is_code))
-    if _has_html(escaped):  # what was taken for code is none
-        escaped = _TAG.sub("&lt;", escaped)
-    return _closed(escaped)
+    safe = "\n".join(_without_tags(lines, is_code))
+    if safe != text:
+        tokens = _parser().parse(safe)
+    if _has_html(tokens):  # what was taken for code is none
+        safe = _TAG.sub("&lt;", safe)
+        tokens = _parser().parse(safe)
+    return _closed(safe, tokens)
 
 
 @cache
@@ -123,17 +126,16 @@ def _escaped_tag(match: re.Match[str]) -> str:
     return match["code"] or "&lt;"
 
 
-def _has_html(text: str) -> bool:
-    for token in _parser().parse(text):
+def _has_html(tokens: "list[Token]") -> bool:
+    for token in tokens:
         children = token.children or ()
         if token.type == "html_block" or any(each.type == "html_inline" for each in children):
             return True
     return False
 
 
-def _closed(text: str) -> str:
+def _closed(text: str, tokens: "list[Token]") -> str:
     """Close the fence that a text ends in."""
-    tokens = _parser().parse(text)
     last = tokens[-1] if tokens else None
     if last is None or last.type != "fence" or last.map is None:
         return text
