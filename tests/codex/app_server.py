@@ -42,7 +42,7 @@ class AppServer:
         self._command = [str(executable), "app-server"]
         for setting in (*_CONFIG, *config):
             self._command += ["-c", setting]
-        self._environment = _environment(home) | dict(environment)
+        self.environment = home_environment(home) | dict(environment)
         self._home = home
         self._timeout_s = timeout_s
         self._last_id = 0
@@ -57,7 +57,7 @@ class AppServer:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             cwd=self._home,
-            env=self._environment,
+            env=self.environment,
             encoding="utf-8",
             start_new_session=True,
         )
@@ -158,6 +158,6 @@ class AppServer:
             reader.join(self._timeout_s)
 
 
-def _environment(home: Path) -> dict[str, str]:
+def home_environment(home: Path) -> dict[str, str]:
     kept = {name: os.environ[name] for name in ("PATH", "TZ", "LANG") if name in os.environ}
     return kept | {"CODEX_HOME": str(home), "HOME": str(home), "OPENAI_BASE_URL": _OFFLINE}

@@ -65,6 +65,7 @@ async def _serve_http(settings: Settings, port: int) -> None:
             listening.bind(("127.0.0.1", port))
         except OSError as error:
             raise UsageError(f"port {port} can't be used: {error.strerror}") from error
+        listening.listen()
         host, port = listening.getsockname()
         async with AsyncStateRuntime.open(settings.home, database=settings.database) as state:
             app = http_app(make_server(state), host, port, token)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import msgspec
 
 from rollbook.model.documents import as_object, to_json
 from rollbook.model.thread import DynamicToolSpec, ThreadMetadata

@@ -79,7 +79,9 @@ class Tools:
             [
                 _more(page.next_cursor),
                 "" if page.is_indexed else "Not all sessions are indexed yet: there may be more.",
-                "" if page.is_complete else "That is nearly everywhere: say more to narrow it down.",
+                ""
+                if page.is_complete
+                else "That is nearly everywhere: say more to narrow it down.",
             ]
         )
 
@@ -110,7 +112,7 @@ class Tools:
         result = Page()
         for thread in page.items:
             result.add(_thread(thread))
-        return result.result([_more(page.next_anchor and format_cursor(page.next_anchor))])
+        return result.result([_more(format_cursor(page.next_anchor) if page.next_anchor else None)])
 
     async def read_thread(
         self,
@@ -170,20 +172,23 @@ class Tools:
             Literal["error", "warn", "info", "debug", "trace"] | None,
             Field(description="Only this level."),
         ] = None,
-        text: Annotated[str | None, Field(description="Only with this text in the message.")] = None,
+        text: Annotated[
+            str | None, Field(description="Only with this text in the message.")
+        ] = None,
         since: Time = None,
         until: Time = None,
-        before_id: Annotated[int | None, Field(description="To go on: rows before this one.")] = None,
+        before_id: Annotated[
+            int | None, Field(description="To go on: rows before this one.")
+        ] = None,
         limit: Limit = 20,
     ) -> str:
         """Read log rows that agents and their programs have written, the newest first."""
-        since_time, until_time = _time(since), _time(until)
         ids = () if thread_id is None else (await self._state.resolve_thread_id(thread_id),)
         rows = await self._state.query_logs(
             LogQuery(
                 level=level,
-                from_ts=since_time and to_epoch(since_time),
-                to_ts=until_time and to_epoch(until_time),
+                from_ts=_epoch(since),
+                to_ts=_epoch(until),
                 thread_ids=ids,
                 search=text,
                 up_to_id=None if before_id is None else before_id - 1,
@@ -204,6 +209,11 @@ def _time(text: str | None) -> datetime | None:
     if time is None:
         raise UsageError(f"{text[:50]!r} is no time", hint="say 2026-01-27T12:00:00Z")
     return time
+
+
+def _epoch(text: str | None) -> int | None:
+    time = _time(text)
+    return None if time is None else to_epoch(time)
 
 
 def _more(cursor: str | None) -> str:
