@@ -251,6 +251,7 @@ def test_ids_are_completed(run, sample):
         "show",
         "export",
         "stats",
+        "mcp",
         "tools",
         "path",
         "archive",
