@@ -123,7 +123,17 @@ class Bench:
 
     def _sync(self, home: Path, jobs: str) -> list[str]:
         database = str(self._index / "state.sqlite")
-        return [COMMAND, "sync", "--home", str(home), "--db", database, "--jobs", jobs]
+        return [
+            COMMAND,
+            "sync",
+            "--home",
+            str(home),
+            "--db",
+            database,
+            "--jobs",
+            jobs,
+            "--metadata-only",
+        ]
 
     def _seconds(self, command: list[str]) -> float:
         shutil.rmtree(self._index, ignore_errors=True)

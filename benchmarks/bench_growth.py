@@ -89,7 +89,7 @@ def _first_sync(scale: Scale, size: int) -> float:
         shutil.rmtree(directory, ignore_errors=True)
         database = directory / "state.sqlite"
         with StateRuntime.open(home, database=database, backfill=False) as state:
-            state.sync(jobs=1)
+            state.sync(jobs=1, metadata_only=True)
 
     warm(home)
 

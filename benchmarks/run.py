@@ -21,7 +21,9 @@ import bench_growth
 import bench_list
 import bench_logs
 import bench_points
+import bench_search
 import bench_startup
+import bench_transcripts
 import bench_unchanged
 import msgspec
 from bench_growth import Point
@@ -70,6 +72,8 @@ def _all(scale: Scale, points: list[Point]) -> Iterator[Figure]:
         bench_points,
         bench_startup,
         bench_logs,
+        bench_search,
+        bench_transcripts,
     ):
         _tidy()
         yield from bench.measure(scale)

@@ -469,13 +469,19 @@ class StateRuntime:
         """
         if jobs is not None and jobs < 1:
             raise UsageError(f"the number of jobs must be 1 or more, not {jobs}")
-        stats = self._index.sync(jobs=jobs, rebuild=rebuild, progress=progress, wait_s=wait_s)
+        stats, changed = self._index.sync(
+            jobs=jobs, rebuild=rebuild, progress=progress, wait_s=wait_s
+        )
         try:
             if text is not None:
                 self._content.set_scope(text)
             if not metadata_only:
                 self._content.build(
-                    self._index.engine, rebuild=rebuild, progress=progress, wait_s=wait_s
+                    self._index.engine,
+                    changed=changed,
+                    rebuild=rebuild,
+                    progress=progress,
+                    wait_s=wait_s,
                 )
         except RollbookError as error:
             tell_of(error)

@@ -103,9 +103,9 @@ def has(text: str, kind: str, asked: str) -> bool:
 
 def written(kind: str, asked: str) -> str:
     return {
-        "word": f'"{asked.replace(chr(34), "")}"',
-        "beginning": f'"{asked.replace(chr(34), "")}"*',
-        "phrase": f'"{asked.replace(chr(34), "")}"',
+        "word": f'"{asked.replace(chr(34), " ")}"',
+        "beginning": f'"{asked.replace(chr(34), " ")}"*',
+        "phrase": f'"{asked.replace(chr(34), " ")}"',
         "part": f"`{asked}`",
     }[kind]
 

@@ -40,6 +40,7 @@ _STAGES = {SyncStage.METADATA: "Indexing", SyncStage.CONTENT: "Reading"}
     flag_value=TextScope.MESSAGES.name.lower(),
     help="What can be searched, from now on: messages, or calls and output of tools, too.",
 )
+@click.option("--metadata-only", is_flag=True, help="Leave what was said and used for later.")
 @click.option("--no-text", is_flag=True, help="Have nothing to search, from now on.")
 @common_options
 def sync_command(
@@ -49,6 +50,7 @@ def sync_command(
     rebuild: bool,
     watch: bool,
     text: str | None,
+    metadata_only: bool,
     no_text: bool,
 ) -> None:
     """Bring the index up to date with the rollouts.
@@ -56,7 +58,8 @@ def sync_command(
     Reads only what has changed since the last time. It may be interrupted at any moment; the next
     run completes the work. Rollouts are never changed. Ends with 1 if a rollout could not be read.
 
-    First comes what lists need, then what was said, for `rollbook search`. --text=tools has calls
+    First comes what lists need, then what was said and used, for `rollbook search` and `stats`;
+    --metadata-only leaves that to the next time. --text=tools has calls
     and output of tools indexed, too, and --no-text nothing; later runs keep to it.
 
     With --watch it then goes on: what agents write is in the index within a tenth of a second. Each
@@ -66,7 +69,14 @@ def sync_command(
         raise UsageError("--text and --no-text contradict each other", hint="give one of them")
     scope = TextScope.NOTHING if no_text else TextScope[text.upper()] if text else None
     with settings.open(temporary=False) as state:
-        stats = run_sync(state, jobs=jobs, rebuild=rebuild, text=scope, quiet=False)
+        stats = run_sync(
+            state,
+            jobs=jobs,
+            rebuild=rebuild,
+            metadata_only=metadata_only,
+            text=scope,
+            quiet=False,
+        )
         if settings.as_json:
             counts = msgspec.structs.asdict(stats)
             del counts["failures"]

@@ -28,6 +28,7 @@ from rollbook.store.engine import Engine, Transaction
 from rollbook.telemetry import ERRORS, count
 
 _BATCH_CHARACTERS = 4 << 20
+_FEW = 200  # threads that are looked at by themselves
 _BATCH_S = 1.0
 _COMPACT_AFTER = 64 << 20  # characters of one run
 _log = logging.getLogger(__name__)
@@ -59,11 +60,21 @@ class Building:
         self._recent: dict[int, str] = {}  # what is said in chunks whose group isn't complete
         self._files_done = self._files_total = self._bytes_done = self._bytes_total = 0
 
-    def run(self, thread_ids: Collection[str] | None = None) -> bool:
+    def run(self, thread_ids: Collection[str] | None = None, changed: Collection[str] = ()) -> bool:
         """Do it; says whether it came to its end.
 
+        Where the threads that have ``changed`` are all that there is to do, no other is looked at.
         What can't be read is logged and counted, and tried again the next time.
         """
+        if thread_ids is not None or self._rebuild:
+            return self._run(thread_ids)
+        if self._is_in_step():
+            return True
+        if 0 < len(changed) <= _FEW and self._run(changed) and self._is_in_step():
+            return True
+        return self._run(None)
+
+    def _run(self, thread_ids: Collection[str] | None) -> bool:
         with self._content.read() as tx:
             scope = content_files.get_state(tx).scope
             if thread_ids is None:
@@ -89,6 +100,14 @@ class Building:
                 self._store(tx, batch)
             added += sum(part.characters for part in batch)
         return self._finish(is_whole=thread_ids is None, is_much=added > _COMPACT_AFTER)
+
+    def _is_in_step(self) -> bool:
+        """Say whether there is nothing to do, without a look at each rollout."""
+        with self._index.read() as tx:
+            wanted = files.signature(tx)
+        with self._content.read() as tx:
+            is_complete = content_files.get_state(tx).completed_at is not None
+            return is_complete and content_files.signature(tx) == (*wanted, 0)
 
     def _finish(self, *, is_whole: bool, is_much: bool) -> bool:
         if self._stop.is_set():
@@ -200,7 +219,12 @@ class Building:
         """Get what is said in some chunks, some of which may have been stored by an earlier run."""
         unknown = [chunk for chunk in chunks if chunk.id not in self._recent]
         rollouts = content_files.by_ids(tx, {chunk.file_id for chunk in unknown})
-        again = (folded_text(self._home, rollouts[chunk.file_id], chunk) for chunk in unknown)
+        now = self._present({file.thread_id for file in rollouts.values()}, TextScope.NOTHING)
+        again = (
+            folded_text(self._home, now[rollout.key], chunk)
+            for chunk in unknown
+            if (rollout := rollouts[chunk.file_id]).key in now  # else its chunks will go, too
+        )
         return "\n".join([*self._recent.values(), *again])
 
 

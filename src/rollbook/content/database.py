@@ -59,6 +59,7 @@ class ContentDatabase:
         index: Engine,
         thread_ids: Collection[str] | None = None,
         *,
+        changed: Collection[str] = (),
         rebuild: bool = False,
         progress: ProgressCallback | None = None,
         stop: threading.Event | None = None,
@@ -66,7 +67,8 @@ class ContentDatabase:
     ) -> bool:
         """Bring it in step with the rollouts that an index has; says whether it came to its end.
 
-        ``rebuild`` reads everything again.
+        That is of all threads, or of some; where those that have ``changed`` may be all that there is
+        to do, they are looked at first.  ``rebuild`` reads everything again.
 
         Errors: DatabaseBusyError where another process is at it for more than ``wait_s`` seconds.
         """
@@ -77,7 +79,7 @@ class ContentDatabase:
                 building = Building(
                     engine, index, self._home, rebuild=rebuild, progress=progress, stop=stop
                 )
-                is_done = building.run(thread_ids)
+                is_done = building.run(thread_ids, changed)
                 engine.settle()
             return is_done
 

@@ -136,22 +136,26 @@ class HomeIndex:
         rebuild: bool,
         progress: ProgressCallback | None,
         wait_s: float,
-    ) -> BackfillStats:
-        """Compare the whole home with the index; see :meth:`rollbook.StateRuntime.sync`."""
+    ) -> tuple[BackfillStats, set[str]]:
+        """Compare the whole home with the index; see :meth:`rollbook.StateRuntime.sync`.
+
+        Also says which threads were stored or removed.
+        """
         from rollbook.index.backfill import Backfill
 
         self._background.end()
         with sync_lock(self.engine.location, wait_s):
-            stats = Backfill(
+            backfill = Backfill(
                 self.engine,
                 self.home,
                 self.default_provider,
                 workers=jobs,
                 rebuild=rebuild,
                 progress=progress,
-            ).run()
+            )
+            stats = backfill.run()
             self.engine.settle()  # so that it outlasts a power cut
-        return stats
+        return stats, backfill.changed | backfill.gone
 
     def prepare_list(
         self, sort_key: SortKey, has_enough: Callable[[datetime], bool], *, archived: bool

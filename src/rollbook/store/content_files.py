@@ -56,6 +56,11 @@ def get_all(tx: Transaction) -> dict[str, ContentFile]:
     return {row[0]: _from_row(row) for row in tx.query(_STATEMENTS["all"])}
 
 
+def signature(tx: Transaction) -> Row:
+    """Read what is the same as that of the index, and 0, where all was read as it is wanted."""
+    return tx.query(_STATEMENTS["signature"])[0]
+
+
 def of_threads(tx: Transaction, thread_ids: Collection[str]) -> dict[str, ContentFile]:
     """Read the rollouts of some threads, by key."""
     sql = _STATEMENTS["of_threads"].format(threads=tx.in_list("thread_id", "threads"))

@@ -115,6 +115,11 @@ def located(tx: Transaction, thread_ids: Collection[str] | None = None) -> list[
     ]
 
 
+def signature(tx: Transaction) -> Row:
+    """Read what differs once any rollout does that can be read; quicker than to look at each."""
+    return tx.query(_STATEMENTS["signature"])[0]
+
+
 def forgotten(tx: Transaction) -> set[str]:
     """Find the paths of rollouts that were read, and whose threads are no longer there."""
     return {path for (path,) in tx.query(_STATEMENTS["forgotten"])}

@@ -1,6 +1,11 @@
 -- all: Every rollout that was read for its content.
 SELECT {columns} FROM content_files
 
+-- signature: What differs, but for a chance in a billion, once any of them does; and how many have another scope.
+SELECT count(*), coalesce(sum(size), 0), coalesce(sum(mtime_ns / 1000 % 1000000007), 0),
+    coalesce(sum(scope <> (SELECT scope FROM content_state)), 0)
+FROM content_files
+
 -- of_threads: Those of some threads.
 SELECT {columns} FROM content_files WHERE {threads}
 

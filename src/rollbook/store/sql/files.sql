@@ -12,6 +12,10 @@ FROM rollout_files WHERE path > :after ORDER BY path LIMIT :n
 SELECT path, thread_id, compressed, size, mtime_ns, inode FROM rollout_files
 WHERE error IS NULL AND thread_id IS NOT NULL
 
+-- signature: What differs, but for a chance in a billion, once any of those rollouts does.
+SELECT count(*), coalesce(sum(size), 0), coalesce(sum(mtime_ns / 1000 % 1000000007), 0) FROM rollout_files
+WHERE error IS NULL AND thread_id IS NOT NULL
+
 -- forgotten: The rollouts of threads that are no longer there.
 SELECT path FROM rollout_files
 WHERE thread_id IN (SELECT thread_id FROM rollout_files EXCEPT SELECT id FROM threads)
