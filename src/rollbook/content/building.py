@@ -112,11 +112,12 @@ class Building:
     def _finish(self, *, is_whole: bool, is_much: bool) -> bool:
         if self._stop.is_set():
             return False
-        with self._content.write() as tx:
-            if is_much:
-                texts.compact(tx)
-            if is_whole:
-                content_files.set_completed(tx, int(time.time()))
+        if is_much or is_whole:
+            with self._content.write() as tx:
+                if is_much:
+                    texts.compact(tx)
+                if is_whole:
+                    content_files.set_completed(tx, int(time.time()))
         return True
 
     def _present(
@@ -127,8 +128,8 @@ class Building:
             rows = files.located(tx, thread_ids)
         rows.sort(key=lambda row: is_archived_path(row.path))
         return {
-            key: ContentFile(
-                key=key,
+            position_key(row.path): ContentFile(
+                key=position_key(row.path),
                 thread_id=row.thread_id,
                 path=row.path,
                 compressed=row.compressed,
@@ -138,8 +139,6 @@ class Building:
                 scope=scope,
             )
             for row in rows
-            if row.thread_id is not None
-            for key in (position_key(row.path),)
         }
 
     def _batches(
