@@ -126,7 +126,7 @@ def conversations(draw):
     return said, draw(st.integers(0, len(said))), wanted, draw(st.lists(other_terms, max_size=1))
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @example(([(IDS[0], "user", "数据库")], 0, [("part", "数据库")], []))
 @example(([(IDS[0], "user", "it's STRASSE")], 0, [("phrase", "it's ß")], []))
 @given(conversations())
