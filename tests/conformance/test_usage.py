@@ -151,7 +151,20 @@ def test_what_others_have_used_is_not_a_threads_own(home, runtime):
     assert by_thread(runtime) == {ID: 10}
 
 
-@pytest.mark.parametrize("value", [None, "x", -5, 2.5, [], {"total_tokens": "x"}, {}])
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        "x",
+        -5,
+        2.5,
+        [],
+        {"total_tokens": "x"},
+        {"total_tokens": 1 << 63},
+        {"input_tokens": 1 << 41},
+        {},
+    ],
+)
 def test_nonsense_is_no_usage(home, runtime, value):
     payload = {"type": "token_count", "info": {"total_token_usage": value}}
     write_rollout(home, ID, [session_meta(ID), make_line("event_msg", payload), used(5)])

@@ -26,6 +26,7 @@ from rollbook.rollout.lines import (
 )
 from rollbook.rollout.selection import Selection
 
+_MOST_TOKENS = 1 << 40
 BUCKET_S = 900  # a quarter of an hour: the days of every time zone begin with one
 _WANTED = (
     *heads.USAGE,
@@ -142,9 +143,10 @@ def _last_of(payload: Mapping[str, Any]) -> Tokens | None:
     return _tokens(usage) if usage else None
 
 
-def _tokens(usage: Mapping[str, Any]) -> Tokens:
+def _tokens(usage: Mapping[str, Any]) -> Tokens | None:
+    """Read counts; None where one is impossible, so that no sum can grow beyond what databases take."""
     values = [max(0, integer_of(usage, key)) for key in _KEYS]
-    return Tokens(*values)
+    return Tokens(*values) if max(values) <= _MOST_TOKENS else None
 
 
 _KEYS = (
