@@ -91,7 +91,9 @@ class ContentDatabase:
             self.write(lambda tx: content_files.set_scope(tx, scope))
 
     def forget_threads(self, thread_ids: Collection[str]) -> None:
-        """Take all that was read of some threads out of the database."""
+        """Take all that was read of some threads out of the database, if there is one."""
+        if not self._path.exists():
+            return
         from rollbook.content.building import forget
 
         def action(tx: Transaction) -> None:

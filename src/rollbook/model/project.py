@@ -1,6 +1,9 @@
 """Which project a thread belongs to."""
 
 import re
+from datetime import datetime
+
+import msgspec
 
 _REMOTE = re.compile(
     r"(?:[a-z][a-z0-9+.-]*://)?(?:[^/@]*@)?(?P<host>[^/:@]+)(?::\d+)?[:/]+(?P<path>.+?)(?:\.git)?/*",
@@ -18,3 +21,19 @@ def project_of(cwd: str, git_origin_url: str | None) -> str:
     if match and not origin.startswith(("/", ".", "file:")):
         return f"{match['host'].lower()}/{match['path'].strip('/')}"
     return origin or cwd
+
+
+class Project(msgspec.Struct, frozen=True):
+    """A repository, or a directory that is in none, and the threads of it.
+
+    ``key`` is ``host/owner/name`` of the repository, or the path of its work tree where it has no
+    remote, or the directory.  ``directories`` are those that threads have worked in, as they are
+    now; ``origin`` is the remote as it was recorded last.
+    """
+
+    key: str
+    directories: tuple[str, ...]
+    origin: str | None
+    threads: int
+    archived_threads: int
+    recency_at: datetime | None
