@@ -43,7 +43,9 @@ def test_the_file_has_a_private_line_for_everything_that_was_said(said, state):
     state.untag_thread(ID, ["b", "no such"])
     thread = state.pin_thread(ID)
     assert (thread.name, thread.tags, thread.pinned) == ("A name of two lines", ("a",), True)
-    found = [{k: v for k, v in line.items() if k not in ("time", "thread_id")} for line in lines(said)]
+    found = [
+        {k: v for k, v in line.items() if k not in ("time", "thread_id")} for line in lines(said)
+    ]
     assert found == [
         {"type": "name", "name": "A name of two lines"},
         {"type": "tag", "tags": ["a", "b"]},
@@ -91,7 +93,8 @@ def test_the_name_that_was_given_last_counts(home, said, state):
 
 def test_lines_of_other_releases_and_damage_are_passed_over_and_stay(said, state):
     foreign = [
-        b'{"time":"2026-01-01T00:00:00Z","type":"colour","thread_id":"%s","colour":1}' % ID.encode(),
+        b'{"time":"2026-01-01T00:00:00Z","type":"colour","thread_id":"%s","colour":1}'
+        % ID.encode(),
         b'{"time":"yesterday","type":"pin","thread_id":"%s"}' % ID.encode(),
         b'{"time":"2026-01-01T00:00:00","type":"pin","thread_id":"%s"}' % ID.encode(),
         b'{"time":"2026-01-01T00:00:00Z","type":"pin","thread_id":"no id"}',
@@ -204,7 +207,9 @@ def test_pages_of_marked_threads_go_on_where_they_ended(home, state):
     for number in range(10):
         thread_id = str(uuid.UUID(int=number + (4 << 76) + (8 << 60)))
         time = DEFAULT_TIME + timedelta(seconds=number // 2)
-        state.upsert_thread(make_thread(home, id=thread_id, created_at=time, source=str(number % 2)))
+        state.upsert_thread(
+            make_thread(home, id=thread_id, created_at=time, source=str(number % 2))
+        )
         if number % 3:
             state.tag_thread(thread_id, ["some", "all"][: number % 3])
     found, anchor = [], None

@@ -136,9 +136,9 @@ class Home:
 
     def compare(self, state):
         found = state.list_threads(99, None, SortKey.RECENCY_AT).items
-        assert {
-            thread.id: (thread.name, set(thread.tags), thread.pinned) for thread in found
-        } == {id_of(n): (s["name"], s["tags"], s["pinned"]) for n, s in self.shown.items()}
+        assert {thread.id: (thread.name, set(thread.tags), thread.pinned) for thread in found} == {
+            id_of(n): (s["name"], s["tags"], s["pinned"]) for n, s in self.shown.items()
+        }
         for tag in TAGS:
             ids = state.list_thread_ids(99, tags=[tag])
             assert set(ids) == {id_of(n) for n, s in self.shown.items() if tag in s["tags"]}
