@@ -375,7 +375,8 @@ class StateRuntime:
         """
         canonical = _canonical(metadata)
         with self._engine.write() as tx:
-            threads.upsert(tx, str(self._home), canonical)
+            recorded = self._index.annotations.as_recorded(tx, canonical)
+            threads.upsert(tx, str(self._home), recorded)
 
     @_operation
     def persist_dynamic_tools(

@@ -147,11 +147,13 @@ def test_a_file_that_was_edited_or_removed_is_what_counts(home, said, state):
 
 def test_a_row_of_the_callers_own_keeps_what_was_said(home, said, state):
     state.tag_thread(ID, ["a"])
+    state.rename_thread(ID, "Mine")
     state.relocate("/home/dev", "/srv")
     thread = state.get_thread(ID)
     assert (thread.cwd, thread.recorded_cwd) == ("/srv/project", "/home/dev/project")
     state.upsert_thread(thread)
     assert state.get_thread(ID) == thread
+    assert state.rename_thread(ID, None).name is None
     state.upsert_thread(make_thread(home, id=ID, tags=("b",), pinned=True))
     assert (state.get_thread(ID).tags, state.get_thread(ID).pinned) == (("a",), False)
 

@@ -95,6 +95,13 @@ class ThreadAnnotations:
                 marks = store.of_threads(tx, [thread.id for thread in found])
         return [annotated(each, marks.get(each.id), self.relocations) for each in found]
 
+    def as_recorded(self, tx: Transaction, thread: ThreadMetadata) -> ThreadMetadata:
+        """Take a name that was given here from a thread that was shown with it."""
+        mark = store.of_threads(tx, [thread.id]).get(thread.id)
+        if mark is None or mark.name is None or mark.name != thread.name:
+            return thread
+        return msgspec.structs.replace(thread, name=threads.recorded_name(tx, thread.id))
+
     def _follow(self) -> None:
         seen = self._look(), self._engine.generation
         self._take_over(None)

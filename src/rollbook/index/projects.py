@@ -22,12 +22,15 @@ class ProjectNames:
     def __init__(self, relocations: Relocations) -> None:
         self._relocations = relocations
         self._roots: dict[str, str] = {}
+        self._keys: dict[tuple[str, str | None], str] = {}
 
     def of(self, cwd: str, origin: str | None) -> str:
         """Name the project of threads by their directory and repository, as recorded."""
-        if origin and origin.strip():
-            return project_of("", origin)
-        return self.root_of(self.place_of(cwd))
+        if (cwd, origin) not in self._keys:
+            has_origin = bool(origin and origin.strip())
+            directory = "" if has_origin else self.root_of(self.place_of(cwd))
+            self._keys[cwd, origin] = project_of(directory, origin)
+        return self._keys[cwd, origin]
 
     def place_of(self, cwd: str) -> str:
         """Say where a recorded directory is now."""

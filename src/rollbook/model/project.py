@@ -5,9 +5,8 @@ from datetime import datetime
 
 import msgspec
 
-_REMOTE = re.compile(
-    r"(?:[a-z][a-z0-9+.-]*://)?(?:[^/@]*@)?(?P<host>[^/:@]+)(?::\d+)?[:/]+(?P<path>.+?)(?:\.git)?/*",
-    re.IGNORECASE,
+_REMOTE = (
+    r"(?i)(?:[a-z][a-z0-9+.-]*://)?(?:[^/@]*@)?(?P<host>[^/:@]+)(?::\d+)?[:/]+(?P<path>.+?)(?:\.git)?/*",
 )
 
 
@@ -17,7 +16,7 @@ def project_of(cwd: str, git_origin_url: str | None) -> str:
     ``git@example.com:me/it.git`` and ``https://example.com/me/it`` are both ``example.com/me/it``.
     """
     origin = (git_origin_url or "").strip()
-    match = _REMOTE.fullmatch(origin)
+    match = re.fullmatch(_REMOTE, origin)
     if match and not origin.startswith(("/", ".", "file:")):
         return f"{match['host'].lower()}/{match['path'].strip('/')}"
     return origin or cwd

@@ -111,6 +111,12 @@ def recency(tx: Transaction, thread_id: str) -> int | None:
     return int(rows[0][0]) if rows else None
 
 
+def recorded_name(tx: Transaction, thread_id: str) -> str | None:
+    """Read what the agent calls a thread; None for nothing, and where there is no thread."""
+    rows = tx.query(_STATEMENTS["recorded_name"], {"id": thread_id})
+    return rows[0][0] if rows else None
+
+
 def exists(tx: Transaction, thread_id: str) -> bool:
     """Say whether a thread is known."""
     return bool(tx.query(_STATEMENTS["exists"], {"id": thread_id}))

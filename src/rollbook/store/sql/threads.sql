@@ -46,6 +46,9 @@ UPDATE threads SET name = :name WHERE id = :id AND (name IS NULL OR name <> :nam
 -- recency: The time of its last turn.
 SELECT recency_at FROM threads WHERE id = :id
 
+-- recorded_name: What the agent calls it.
+SELECT name FROM threads WHERE id = :id
+
 -- groups: What threads are listed by: how many there are of each, and when the last had its turn.
 SELECT id, archived, has_user_event, cwd, origin,
     (SELECT count(*) FROM threads WHERE group_id = thread_groups.id),
