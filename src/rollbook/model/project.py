@@ -5,8 +5,10 @@ from datetime import datetime
 
 import msgspec
 
+# A text: whoever only lists threads doesn't need it compiled.
 _REMOTE = (
-    r"(?i)(?:[a-z][a-z0-9+.-]*://)?(?:[^/@]*@)?(?P<host>[^/:@]+)(?::\d+)?[:/]+(?P<path>.+?)(?:\.git)?/*",
+    r"(?i)(?:[a-z][a-z0-9+.-]*://)?(?:[^/@]*@)?"
+    r"(?P<host>[^/:@]+)(?::\d+)?[:/]+(?P<path>.+?)(?:\.git)?/*"
 )
 
 
