@@ -16,6 +16,8 @@ __all__ = [
     "AsyncRolloutRecorder",
     "AsyncStateRuntime",
     "BackfillStats",
+    "DeletedThread",
+    "DeletionReport",
     "DynamicToolSpec",
     "GitFacts",
     "ItemKind",
@@ -26,6 +28,7 @@ __all__ = [
     "LogReader",
     "LogRow",
     "Prices",
+    "Project",
     "Relation",
     "RollbookError",
     "RollbookHandler",
@@ -65,6 +68,7 @@ if TYPE_CHECKING:
     from rollbook.git import GitFacts
     from rollbook.loghandler import RollbookHandler, thread_context
     from rollbook.logs.reader import LogReader
+    from rollbook.model.deletion import DeletedThread, DeletionReport
     from rollbook.model.lineage import LineageNode, Relation
     from rollbook.model.log import LogEntry, LogLimits, LogQuery, LogRow
     from rollbook.model.outcome import (
@@ -76,6 +80,7 @@ if TYPE_CHECKING:
     )
     from rollbook.model.paging import Anchor, SortKey, ThreadsPage, format_cursor, parse_cursor
     from rollbook.model.prices import Prices, read_prices
+    from rollbook.model.project import Project
     from rollbook.model.search import SearchHit, SearchPage, SearchSort, TextScope
     from rollbook.model.thread import DynamicToolSpec, ThreadMetadata, ThreadMetadataBuilder
     from rollbook.model.transcript import ItemKind, TranscriptItem, TranscriptPage
@@ -92,6 +97,7 @@ else:
         "git": ("GitFacts",),
         "loghandler": ("RollbookHandler", "thread_context"),
         "logs.reader": ("LogReader",),
+        "model.deletion": ("DeletedThread", "DeletionReport"),
         "model.lineage": ("LineageNode", "Relation"),
         "model.log": ("LogEntry", "LogLimits", "LogQuery", "LogRow"),
         "model.outcome": (
@@ -103,6 +109,7 @@ else:
         ),
         "model.paging": ("Anchor", "SortKey", "ThreadsPage", "format_cursor", "parse_cursor"),
         "model.prices": ("Prices", "read_prices"),
+        "model.project": ("Project",),
         "model.search": ("SearchHit", "SearchPage", "SearchSort", "TextScope"),
         "model.thread": ("DynamicToolSpec", "ThreadMetadata", "ThreadMetadataBuilder"),
         "model.transcript": ("ItemKind", "TranscriptItem", "TranscriptPage"),
@@ -125,7 +132,9 @@ else:
         *("rollbook.index.ahead", "rollbook.index.apply", "rollbook.index.archive"),
         *(
             "rollbook.index.backfill",
+            "rollbook.index.deletion",
             "rollbook.index.lineage",
+            "rollbook.index.projects",
             "rollbook.index.watch",
             "rollbook.store.salvage",
             "tempfile",

@@ -17,18 +17,20 @@ from collections.abc import (
     Sequence,
 )
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, tzinfo
+from datetime import datetime, timedelta, tzinfo
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from rollbook.model.deletion import DeletionReport
 from rollbook.model.lineage import LineageNode
 from rollbook.model.log import LogEntry, LogLimits, LogQuery, LogRow
 from rollbook.model.outcome import BackfillStats, ProgressCallback, WatchUpdate
 from rollbook.model.paging import Anchor, SortKey, ThreadsPage
 from rollbook.model.prices import Prices
+from rollbook.model.project import Project
 from rollbook.model.search import SearchPage, SearchSort, TextScope
 from rollbook.model.thread import DynamicToolSpec, ThreadMetadata, ThreadMetadataBuilder
 from rollbook.model.transcript import TranscriptItem, TranscriptPage
@@ -169,6 +171,9 @@ class AsyncStateRuntime:
         cwd: str | None = None,
         title_contains: str | None = None,
         include_silent: bool = False,
+        project: str | None = None,
+        tags: Sequence[str] = (),
+        pinned: bool | None = None,
     ) -> ThreadsPage:
         """See :meth:`rollbook.StateRuntime.list_threads`."""
         return await self._run(
@@ -182,6 +187,9 @@ class AsyncStateRuntime:
             cwd=cwd,
             title_contains=title_contains,
             include_silent=include_silent,
+            project=project,
+            tags=tags,
+            pinned=pinned,
         )
 
     async def list_thread_ids(
@@ -196,6 +204,9 @@ class AsyncStateRuntime:
         cwd: str | None = None,
         title_contains: str | None = None,
         include_silent: bool = False,
+        project: str | None = None,
+        tags: Sequence[str] = (),
+        pinned: bool | None = None,
     ) -> list[str]:
         """See :meth:`rollbook.StateRuntime.list_thread_ids`."""
         return await self._run(
@@ -209,6 +220,9 @@ class AsyncStateRuntime:
             cwd=cwd,
             title_contains=title_contains,
             include_silent=include_silent,
+            project=project,
+            tags=tags,
+            pinned=pinned,
         )
 
     async def upsert_thread(self, metadata: ThreadMetadata) -> None:
@@ -248,6 +262,77 @@ class AsyncStateRuntime:
     async def unarchive_thread(self, thread_id: str) -> ThreadMetadata:
         """See :meth:`rollbook.StateRuntime.unarchive_thread`."""
         return await self._run(self._runtime.unarchive_thread, thread_id)
+
+    async def rename_thread(self, thread_id: str, name: str | None) -> ThreadMetadata:
+        """See :meth:`rollbook.StateRuntime.rename_thread`."""
+        return await self._run(self._runtime.rename_thread, thread_id, name)
+
+    async def tag_thread(self, thread_id: str, tags: Sequence[str]) -> ThreadMetadata:
+        """See :meth:`rollbook.StateRuntime.tag_thread`."""
+        return await self._run(self._runtime.tag_thread, thread_id, tags)
+
+    async def untag_thread(self, thread_id: str, tags: Sequence[str]) -> ThreadMetadata:
+        """See :meth:`rollbook.StateRuntime.untag_thread`."""
+        return await self._run(self._runtime.untag_thread, thread_id, tags)
+
+    async def pin_thread(self, thread_id: str) -> ThreadMetadata:
+        """See :meth:`rollbook.StateRuntime.pin_thread`."""
+        return await self._run(self._runtime.pin_thread, thread_id)
+
+    async def unpin_thread(self, thread_id: str) -> ThreadMetadata:
+        """See :meth:`rollbook.StateRuntime.unpin_thread`."""
+        return await self._run(self._runtime.unpin_thread, thread_id)
+
+    async def relocate(self, old: str | os.PathLike[str], new: str | os.PathLike[str]) -> int:
+        """See :meth:`rollbook.StateRuntime.relocate`."""
+        return await self._run(self._runtime.relocate, old, new)
+
+    async def projects(self) -> list[Project]:
+        """See :meth:`rollbook.StateRuntime.projects`."""
+        return await self._run(self._runtime.projects)
+
+    async def delete_threads(
+        self, thread_ids: Sequence[str], *, rollouts: bool = False, dry_run: bool = False
+    ) -> DeletionReport:
+        """See :meth:`rollbook.StateRuntime.delete_threads`."""
+        return await self._run(
+            self._runtime.delete_threads, thread_ids, rollouts=rollouts, dry_run=dry_run
+        )
+
+    async def prune(
+        self,
+        older_than: timedelta,
+        *,
+        keep_pinned: bool = True,
+        keep_tags: Sequence[str] = (),
+        rollouts: bool = False,
+        dry_run: bool = False,
+        allowed_sources: Sequence[str] = (),
+        model_providers: Sequence[str] | None = None,
+        archived_only: bool = False,
+        cwd: str | None = None,
+        title_contains: str | None = None,
+        include_silent: bool = False,
+        project: str | None = None,
+        tags: Sequence[str] = (),
+    ) -> DeletionReport:
+        """See :meth:`rollbook.StateRuntime.prune`."""
+        return await self._run(
+            self._runtime.prune,
+            older_than,
+            keep_pinned=keep_pinned,
+            keep_tags=keep_tags,
+            rollouts=rollouts,
+            dry_run=dry_run,
+            allowed_sources=allowed_sources,
+            model_providers=model_providers,
+            archived_only=archived_only,
+            cwd=cwd,
+            title_contains=title_contains,
+            include_silent=include_silent,
+            project=project,
+            tags=tags,
+        )
 
     async def sync(
         self,
@@ -312,6 +397,9 @@ class AsyncStateRuntime:
         archived: bool | None = None,
         cwd: str | None = None,
         title_contains: str | None = None,
+        project: str | None = None,
+        tags: Sequence[str] = (),
+        pinned: bool | None = None,
     ) -> SearchPage:
         """See :meth:`rollbook.StateRuntime.search`."""
         return await self._run(
@@ -330,6 +418,9 @@ class AsyncStateRuntime:
             archived=archived,
             cwd=cwd,
             title_contains=title_contains,
+            project=project,
+            tags=tags,
+            pinned=pinned,
         )
 
     async def usage(
@@ -345,6 +436,9 @@ class AsyncStateRuntime:
         archived: bool | None = None,
         cwd: str | None = None,
         title_contains: str | None = None,
+        project: str | None = None,
+        tags: Sequence[str] = (),
+        pinned: bool | None = None,
         prices: Prices | None = None,
     ) -> UsageReport:
         """See :meth:`rollbook.StateRuntime.usage`."""
@@ -360,6 +454,9 @@ class AsyncStateRuntime:
             archived=archived,
             cwd=cwd,
             title_contains=title_contains,
+            project=project,
+            tags=tags,
+            pinned=pinned,
             prices=prices,
         )
 

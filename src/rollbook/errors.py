@@ -9,6 +9,7 @@
     │   └── HomeNotFoundError     home_not_found exit 3
     ├── ThreadNotFoundError       not_found      exit 3
     ├── ThreadInUseError          in_use         exit 4   another recorder writes to the thread
+    ├── AnnotationsError          annotations    exit 1   names and tags can't be kept
     ├── ExportError               export         exit 1   a document can't be written
     ├── RolloutError              rollout        exit 1   one rollout can't be read, moved, written
     └── DatabaseError             database       exit 1
@@ -91,6 +92,12 @@ class ThreadInUseError(RollbookError):
 
     code = "in_use"
     exit_code = 4
+
+
+class AnnotationsError(RollbookError):
+    """The file of names, tags and pins can't be read or written."""
+
+    code = "annotations"
 
 
 class ExportError(RollbookError):

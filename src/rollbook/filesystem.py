@@ -27,9 +27,10 @@ _NETWORK_KINDS = frozenset(
 def open_regular(path: Path | str, flags: int = os.O_RDONLY) -> int:
     """Open what is a regular file itself, for good: no link, no directory, nothing one waits for.
 
-    What was looked at before may have been replaced since.  Errors: OSError.
+    What was looked at before may have been replaced since.  A new file, where the flags ask for one,
+    is private.  Errors: OSError.
     """
-    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(errno.EINVAL, "it is no regular file", str(path))

@@ -46,6 +46,44 @@ def holders_of(path: Path, byte: int | None = None, *, writing: bool = False) ->
     return list(map(_holder, pids))
 
 
+def writers_of(paths: Iterable[Path]) -> dict[Path, Holder]:
+    """Find which of some files processes have open for writing, locked or not.
+
+    Only those of processes that the user may look into, and where the system tells.
+    """
+    by_file: dict[tuple[int, int], Path] = {}
+    for path in paths:
+        try:
+            status = path.stat()
+        except OSError:
+            continue
+        by_file[status.st_dev, status.st_ino] = path
+    found: dict[Path, Holder] = {}
+    for process in _children(_PROCESSES) if by_file else ():
+        for entry in _children(process / "fd") if process.name.isdigit() else ():
+            try:
+                status = entry.stat()
+                written = by_file.get((status.st_dev, status.st_ino))
+                if written is not None and _is_for_writing(process, entry.name):
+                    found[written] = _holder(int(process.name))
+            except OSError:  # closed meanwhile
+                continue
+    return found
+
+
+def _is_for_writing(process: Path, descriptor: str) -> bool:
+    information = (process / "fdinfo" / descriptor).read_text("ascii")
+    flags = re.search(r"^flags:\s*([0-7]+)", information, re.MULTILINE)
+    return flags is not None and int(flags[1], 8) & os.O_ACCMODE != os.O_RDONLY
+
+
+def _children(directory: Path) -> list[Path]:
+    try:
+        return list(directory.iterdir())
+    except OSError:
+        return []
+
+
 def writers_below(directory: Path) -> dict[int, Holder]:
     """Find, by inode, who holds files of a directory's file system for themselves alone."""
     try:

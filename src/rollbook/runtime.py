@@ -7,7 +7,7 @@ Everything public is a method of :class:`StateRuntime`; each is one transaction.
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 from functools import partial, wraps
 from pathlib import Path
 from types import TracebackType
@@ -29,11 +29,13 @@ from rollbook.index import repair
 from rollbook.index.home import HomeIndex
 from rollbook.logs.database import LogDatabase
 from rollbook.logs.reader import logs_beside
+from rollbook.model.deletion import DeletionReport
 from rollbook.model.lineage import LineageNode
 from rollbook.model.log import LogEntry, LogLimits, LogQuery, LogRow
 from rollbook.model.outcome import BackfillStats, ProgressCallback, WatchUpdate
 from rollbook.model.paging import Anchor, SortKey, ThreadFilter, ThreadsPage
 from rollbook.model.prices import Prices
+from rollbook.model.project import Project
 from rollbook.model.search import SearchPage, SearchSort, TextScope
 from rollbook.model.thread import (
     DynamicToolSpec,
@@ -51,6 +53,8 @@ from rollbook.store import threads, tools
 if TYPE_CHECKING:
     from rollbook.rollout.pages import TranscriptReader
 
+_SYNC_WAIT_S = 30.0
+_PRUNED_AT_ONCE = 1000
 _LARGEST_PAGE = (1 << 62) - 1  # what a database can count, one row more included
 
 _Parameters = ParamSpec("_Parameters")
@@ -228,7 +232,8 @@ class StateRuntime:
         Cost: one read and a look at the file; a walk through the directories where that misses.
         Source: behaviour.md 15.
         """
-        return self._thread(thread_id)
+        thread = self._thread(thread_id)
+        return thread and self._shown(thread)
 
     def rollout_exists(self, metadata: ThreadMetadata) -> bool:
         """Say whether a thread's rollout is on disk, plain or compressed."""
@@ -288,6 +293,9 @@ class StateRuntime:
         cwd: str | None = None,
         title_contains: str | None = None,
         include_silent: bool = False,
+        project: str | None = None,
+        tags: Sequence[str] = (),
+        pinned: bool | None = None,
     ) -> ThreadsPage:
         """List threads, newest first: at most ``page_size`` of them, strictly after ``anchor``.
 
@@ -296,14 +304,26 @@ class StateRuntime:
         sources or providers don't restrict.  ``archived_only`` selects archived threads when true
         and unarchived ones when false.  ``cwd`` is compared for equality, ``title_contains`` is
         taken literally and ignores ASCII case.  Threads in which nobody has said anything are left
-        out unless ``include_silent``.  As long as the home was never indexed as a whole, the
+        out unless ``include_silent``.  ``project`` is the key of one, the end of that, or a directory
+        of it; of ``tags`` a thread must have all; ``pinned`` selects threads that are pinned, or that
+        are not.  As long as the home was never indexed as a whole, the
         rollouts that the page needs are indexed first.
 
-        Errors: UsageError for a negative page size.  Cost: one query, independent of depth.
+        Errors: UsageError for a negative page size, and where several projects end so.
+        Cost: one query, independent of depth; with tags, or pinned: as many threads as have them.
         Source: behaviour.md 68 to 78; unlike 75, a row with impossible values is left out.
         """
-        selection = _filter(
-            allowed_sources, model_providers, archived_only, cwd, title_contains, include_silent
+        self._index.annotations.refresh()
+        selection = self._filter(
+            allowed_sources,
+            model_providers,
+            archived_only,
+            cwd,
+            title_contains,
+            include_silent,
+            project,
+            tags,
+            pinned,
         )
         self._prepare_list(_checked(page_size), anchor, sort_key, selection)
         return self._page(_checked(page_size), anchor, sort_key, selection)
@@ -321,13 +341,25 @@ class StateRuntime:
         cwd: str | None = None,
         title_contains: str | None = None,
         include_silent: bool = False,
+        project: str | None = None,
+        tags: Sequence[str] = (),
+        pinned: bool | None = None,
     ) -> list[str]:
         """List at most ``limit`` ids with the order and filters of :meth:`list_threads`.
 
         Errors: UsageError for a negative limit.  Source: behaviour.md 76.
         """
-        selection = _filter(
-            allowed_sources, model_providers, archived_only, cwd, title_contains, include_silent
+        self._index.annotations.refresh()
+        selection = self._filter(
+            allowed_sources,
+            model_providers,
+            archived_only,
+            cwd,
+            title_contains,
+            include_silent,
+            project,
+            tags,
+            pinned,
         )
         self._prepare_list(_checked(limit), anchor, sort_key, selection)
         with self._engine.read() as tx:
@@ -337,12 +369,14 @@ class StateRuntime:
     def upsert_thread(self, metadata: ThreadMetadata) -> None:
         """Insert a thread, or overwrite every field of it.
 
-        Times are reduced to whole seconds in UTC.  Errors: InvalidThreadIdError.
+        Times are reduced to whole seconds in UTC.  Tags, a pin and a name that were given in Rollbook
+        stay as they are.  Errors: InvalidThreadIdError.
         Source: behaviour.md 11, 16.
         """
         canonical = _canonical(metadata)
         with self._engine.write() as tx:
-            threads.upsert(tx, str(self._home), canonical)
+            recorded = self._index.annotations.as_recorded(tx, canonical)
+            threads.upsert(tx, str(self._home), recorded)
 
     @_operation
     def persist_dynamic_tools(
@@ -426,8 +460,9 @@ class StateRuntime:
 
         metadata = self._required_thread(thread_id)
         if metadata.archived_at is not None:
-            return metadata
-        return archive.archive(self._engine, self._home, metadata, archive.utc_now())
+            return self._shown(metadata)
+        moved = archive.archive(self._engine, self._home, metadata, archive.utc_now())
+        return self._shown(moved)
 
     @_operation
     def unarchive_thread(self, thread_id: str) -> ThreadMetadata:
@@ -439,8 +474,148 @@ class StateRuntime:
 
         metadata = self._required_thread(thread_id)
         if metadata.archived_at is None:
-            return metadata
-        return archive.unarchive(self._engine, self._home, metadata)
+            return self._shown(metadata)
+        return self._shown(archive.unarchive(self._engine, self._home, metadata))
+
+    @_operation
+    def rename_thread(self, thread_id: str, name: str | None) -> ThreadMetadata:
+        """Give a thread a name; None takes back the one that was given here.
+
+        The name that was given last counts, here or by the agent.  What is given here is kept in a
+        file beside the database, and survives whatever happens to that.  Returns the thread as it
+        is afterwards.
+
+        Errors: UsageError for an empty name; ThreadNotFoundError, InvalidThreadIdError;
+        AnnotationsError where the file can't be written; DatabaseBusyError where the name is in the
+        file, and the database takes it over later.
+        """
+        from rollbook.model.annotation import checked_name
+
+        return self._say("name", thread_id, name=None if name is None else checked_name(name))
+
+    @_operation
+    def tag_thread(self, thread_id: str, tags: Sequence[str]) -> ThreadMetadata:
+        """Give a thread tags, besides those that it has; otherwise as :meth:`rename_thread`.
+
+        Errors: also UsageError for no tag, and for one that is empty or has over 100 characters.
+        """
+        from rollbook.model.annotation import checked_tags
+
+        return self._say("tag", thread_id, tags=checked_tags(tags))
+
+    @_operation
+    def untag_thread(self, thread_id: str, tags: Sequence[str]) -> ThreadMetadata:
+        """Take tags from a thread, as far as it has them; otherwise as :meth:`tag_thread`."""
+        from rollbook.model.annotation import checked_tags
+
+        return self._say("untag", thread_id, tags=checked_tags(tags))
+
+    @_operation
+    def pin_thread(self, thread_id: str) -> ThreadMetadata:
+        """Pin a thread: it can be listed by that, and is not pruned.  See :meth:`rename_thread`."""
+        return self._say("pin", thread_id)
+
+    @_operation
+    def unpin_thread(self, thread_id: str) -> ThreadMetadata:
+        """Take the pin from a thread; otherwise as :meth:`pin_thread`."""
+        return self._say("unpin", thread_id)
+
+    @_operation
+    def relocate(self, old: str | os.PathLike[str], new: str | os.PathLike[str]) -> int:
+        """Say that a directory is elsewhere now: its threads are shown, and listed, under that.
+
+        So are those below it, and those that come later.  No rollout is touched; to move it back
+        takes that back.  Returns how many threads it is about.  Paths are absolute.
+
+        Errors: UsageError for the same directory, or what is no absolute path; otherwise as of
+        :meth:`rename_thread`.  Cost: an index entry for each thread.
+        """
+        from rollbook.index.projects import threads_below
+        from rollbook.model.annotation import Line
+
+        places = [os.path.normpath(os.fspath(each)) for each in (old, new)]
+        if places[0] == places[1] or not all(map(os.path.isabs, places)):
+            raise UsageError("name two directories, by absolute paths", hint=" and ".join(places))
+        self._index.annotations.refresh()
+        with self._engine.read() as tx:
+            count = threads_below(tx, self._index.project_names(), places[0])
+        line = Line(datetime.now(UTC), "relocate", old=places[0], new=places[1])
+        self._index.annotations.say([line])
+        return count
+
+    @_operation
+    def projects(self) -> list[Project]:
+        """List the projects that threads belong to, the one with the latest turn first.
+
+        That is the repository, by its remote as it was recorded; without a remote, the work tree on
+        disk that the directory is in; else the directory.  Threads in which nobody has said anything
+        don't count.  Cost: an index entry for each thread, and a look at each directory.
+        """
+        from rollbook.index.projects import projects
+
+        self._index.annotations.refresh()
+        with self._engine.read() as tx:
+            return projects(tx, self._index.project_names())
+
+    @_operation
+    def delete_threads(
+        self, thread_ids: Sequence[str], *, rollouts: bool = False, dry_run: bool = False
+    ) -> DeletionReport:
+        """Remove threads, and every trace that Rollbook holds of them; their rollouts if wanted.
+
+        That is their rows, what was said in them and used, their log rows, names, tags and pins.
+        Where rollouts stay, that they are to be left alone is remembered, with nothing but id and
+        time of the last turn; a thread that goes on after that is there again.  The home is synced
+        before.  Killed in between, a thread is deleted, or not; to delete it again completes it.
+
+        Errors: InvalidThreadIdError, ThreadNotFoundError; with rollouts also ThreadInUseError where
+        one is being written, RolloutError where a fork begins in one, or it can't be deleted;
+        nothing is deleted where one of the threads can't be, but for the last.
+        """
+        return self._delete(list(map(parse_thread_id, thread_ids)), rollouts, dry_run)
+
+    @_operation
+    def prune(
+        self,
+        older_than: timedelta,
+        *,
+        keep_pinned: bool = True,
+        keep_tags: Sequence[str] = (),
+        rollouts: bool = False,
+        dry_run: bool = False,
+        allowed_sources: Sequence[str] = (),
+        model_providers: Sequence[str] | None = None,
+        archived_only: bool = False,
+        cwd: str | None = None,
+        title_contains: str | None = None,
+        include_silent: bool = False,
+        project: str | None = None,
+        tags: Sequence[str] = (),
+    ) -> DeletionReport:
+        """Delete the threads whose last turn is so long ago; see :meth:`delete_threads`.
+
+        Pinned threads stay, unless ``keep_pinned`` is false, and so do those with one of
+        ``keep_tags``.  ``dry_run`` only tells what would go.  Filters are as for
+        :meth:`list_threads`.
+
+        Errors: UsageError for a time that isn't positive; those of :meth:`delete_threads`.
+        """
+        if older_than <= timedelta(0):
+            raise UsageError("threads are pruned by an age of more than nothing")
+        self._sync_index()
+        selection = self._filter(
+            allowed_sources,
+            model_providers,
+            archived_only,
+            cwd,
+            title_contains,
+            include_silent,
+            project,
+            tags,
+            False if keep_pinned else None,
+        )
+        doomed = self._older_than(datetime.now(UTC) - older_than, selection, set(keep_tags))
+        return self._delete(doomed, rollouts, dry_run)
 
     @_operation
     def sync(
@@ -543,7 +718,13 @@ class StateRuntime:
 
         thread = self._required_thread(thread_id)
         with self._engine.read() as tx:
-            return tree_of(tx, str(self._home), thread.id, self._index.leave_out)
+            return tree_of(
+                tx,
+                str(self._home),
+                thread.id,
+                self._index.leave_out,
+                self._index.annotations.shown,
+            )
 
     @_operation
     def search(
@@ -563,6 +744,9 @@ class StateRuntime:
         archived: bool | None = None,
         cwd: str | None = None,
         title_contains: str | None = None,
+        project: str | None = None,
+        tags: Sequence[str] = (),
+        pinned: bool | None = None,
     ) -> SearchPage:
         """Find messages by what they say: at most ``limit`` of them, the best first.
 
@@ -585,6 +769,18 @@ class StateRuntime:
         """
         from rollbook.content.pages import SearchRequest, search_page
 
+        self._index.annotations.refresh()
+        selection = self._filter(
+            allowed_sources,
+            model_providers,
+            bool(archived),
+            cwd,
+            title_contains,
+            True,
+            project,
+            tags,
+            pinned,
+        )
         request = SearchRequest(
             text=text,
             limit=limit,
@@ -595,10 +791,10 @@ class StateRuntime:
             thread_id=None if thread_id is None else parse_thread_id(thread_id),
             since=since,
             until=until,
-            threads=_anywhere(allowed_sources, model_providers, archived, cwd, title_contains),
+            threads=selection,
             anywhere=archived is None,
         )
-        page = search_page(self._content, self._engine, self._home, request)
+        page = search_page(self._content, self._index, request)
         if not page.is_indexed:
             self._keeper.want()
         return page
@@ -617,6 +813,9 @@ class StateRuntime:
         archived: bool | None = None,
         cwd: str | None = None,
         title_contains: str | None = None,
+        project: str | None = None,
+        tags: Sequence[str] = (),
+        pinned: bool | None = None,
         prices: Prices | None = None,
     ) -> UsageReport:
         """Add up the tokens that threads have used, as their rollouts say, each of them once.
@@ -640,17 +839,29 @@ class StateRuntime:
         except ValueError as error:
             hint = f"there are {', '.join(UsageKey)}"
             raise UsageError(f"usage can't be told so: {error}", hint=hint) from error
+        self._index.annotations.refresh()
+        selection = self._filter(
+            allowed_sources,
+            model_providers,
+            bool(archived),
+            cwd,
+            title_contains,
+            True,
+            project,
+            tags,
+            pinned,
+        )
         request = UsageRequest(
             by=keys,
             since=since,
             until=until,
             time_zone=time_zone,
             thread_id=None if thread_id is None else parse_thread_id(thread_id),
-            threads=_anywhere(allowed_sources, model_providers, archived, cwd, title_contains),
+            threads=selection,
             anywhere=archived is None,
             prices=prices,
         )
-        report = usage_report(self._content, self._engine, request)
+        report = usage_report(self._content, self._index, request)
         if not report.is_complete:
             self._keeper.want()
         return report
@@ -725,6 +936,72 @@ class StateRuntime:
         """
         return self._logs.delete_before(ts)
 
+    def _filter(
+        self,
+        allowed_sources: Sequence[str],
+        model_providers: Sequence[str] | None,
+        archived: bool,
+        cwd: str | None,
+        title_contains: str | None,
+        include_silent: bool,
+        project: str | None,
+        tags: Sequence[str],
+        pinned: bool | None,
+    ) -> ThreadFilter:
+        return ThreadFilter(
+            sources=tuple(allowed_sources),
+            providers=None if model_providers is None else tuple(model_providers),
+            archived=archived,
+            cwds=None if cwd is None else self._index.annotations.relocations.recorded_as(cwd),
+            title_contains=title_contains,
+            include_silent=include_silent,
+            groups=None if project is None else self._groups_of(project),
+            tags=tuple(tags),
+            pinned=pinned,
+        )
+
+    def _say(self, kind: str, thread_id: str, **said: Any) -> ThreadMetadata:
+        from rollbook.model.annotation import Line
+
+        thread = self._required_thread(thread_id)
+        self._index.annotations.say([Line(datetime.now(UTC), kind, thread.id, **said)])
+        return self._shown(thread)
+
+    def _sync_index(self) -> None:
+        self._index.sync(jobs=None, rebuild=False, progress=None, wait_s=_SYNC_WAIT_S)
+
+    def _older_than(
+        self, time: datetime, selection: ThreadFilter, keep_tags: set[str]
+    ) -> list[str]:
+        found: list[str] = []
+        anchor: Anchor | None = Anchor(time, "ffffffff-ffff-ffff-ffff-ffffffffffff")
+        while anchor is not None:
+            page = self._page(_PRUNED_AT_ONCE, anchor, SortKey.RECENCY_AT, selection)
+            found += [each.id for each in page.items if keep_tags.isdisjoint(each.tags)]
+            anchor = page.next_anchor
+        return found
+
+    def _delete(self, thread_ids: list[str], rollouts: bool, dry_run: bool) -> DeletionReport:
+        from rollbook.index.deletion import Deletion
+
+        self._sync_index()
+        deletion = Deletion(self._index, thread_ids, rollouts=rollouts)
+        gone, log_rows = deletion.threads(), 0
+        if gone and not dry_run:
+            deletion.forget()
+            self._content.forget_threads(thread_ids)
+            log_rows = self._logs.delete_threads(thread_ids)
+            deletion.remove_rollouts()
+        return DeletionReport(
+            threads=gone, with_rollouts=rollouts, is_dry_run=dry_run, log_rows=log_rows
+        )
+
+    def _groups_of(self, project: str) -> tuple[int, ...]:
+        from rollbook.index.projects import groups_of
+
+        with self._engine.read() as tx:
+            return groups_of(tx, self._index.project_names(), project)
+
     def _page(
         self, limit: int, anchor: Anchor | None, sort_key: SortKey, selection: ThreadFilter
     ) -> ThreadsPage:
@@ -732,7 +1009,7 @@ class StateRuntime:
             items, next_anchor, scanned = threads.page(
                 tx, str(self._home), limit, anchor, sort_key, selection, self._index.leave_out
             )
-        return ThreadsPage(items, next_anchor, scanned)
+        return ThreadsPage(self._index.annotations.shown(items), next_anchor, scanned)
 
     def _prepare_list(
         self, limit: int, anchor: Anchor | None, sort_key: SortKey, selection: ThreadFilter
@@ -744,7 +1021,12 @@ class StateRuntime:
         if limit:
             self._index.prepare_list(sort_key, has_enough, archived=selection.archived)
 
+    def _shown(self, thread: ThreadMetadata) -> ThreadMetadata:
+        return self._index.annotations.shown([thread])[0]
+
     def _thread(self, thread_id: str) -> ThreadMetadata | None:
+        """Look a thread up as its rollouts say, without what was said of it here."""
+        self._index.annotations.refresh()
         return repair.get_thread(
             self._engine, self._home, self._default_provider, parse_thread_id(thread_id)
         )
@@ -794,37 +1076,6 @@ class _Either:
         return self.closing.wait(timeout_s) or self._stop.is_set()
 
 
-def _filter(
-    allowed_sources: Sequence[str],
-    model_providers: Sequence[str] | None,
-    archived_only: bool,
-    cwd: str | None,
-    title_contains: str | None,
-    include_silent: bool,
-) -> ThreadFilter:
-    return ThreadFilter(
-        sources=tuple(allowed_sources),
-        providers=None if model_providers is None else tuple(model_providers),
-        archived=archived_only,
-        cwd=cwd,
-        title_contains=title_contains,
-        include_silent=include_silent,
-    )
-
-
-def _anywhere(
-    allowed_sources: Sequence[str],
-    model_providers: Sequence[str] | None,
-    archived: bool | None,
-    cwd: str | None,
-    title_contains: str | None,
-) -> ThreadFilter:
-    """Make the filter of what looks at archived threads, too, and at those without a word."""
-    return _filter(
-        allowed_sources, model_providers, bool(archived), cwd, title_contains, include_silent=True
-    )
-
-
 def _checked(size: int) -> int:
     if size < 0:
         raise UsageError(f"a page can't have {size} threads", hint="ask for 0 or more")
@@ -837,7 +1088,7 @@ def _canonical(metadata: ThreadMetadata) -> ThreadMetadata:
         metadata,
         id=parse_thread_id(metadata.id),
         rollout_path=os.fspath(metadata.rollout_path),
-        cwd=os.fspath(metadata.cwd),
+        cwd=os.fspath(metadata.recorded_cwd or metadata.cwd),
         created_at=whole_seconds(metadata.created_at),
         updated_at=whole_seconds(metadata.updated_at),
         archived_at=archived_at and whole_seconds(archived_at),

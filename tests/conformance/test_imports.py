@@ -81,6 +81,7 @@ def test_a_program_that_stays_has_nothing_of_ours_left_to_load(synced):
     """It may have no file descriptors left when it first archives a thread."""
     code = f"""
 import sys
+from datetime import timedelta
 from rollbook import LogEntry, LogQuery, SortKey, StateRuntime, ThreadMetadataBuilder
 from rollbook.testing import DEFAULT_TIME, token_count
 with StateRuntime.open(sys.argv[1]) as state:
@@ -91,6 +92,11 @@ with StateRuntime.open(sys.argv[1]) as state:
     state.get_dynamic_tools(thread.id)
     state.resolve_thread_id(thread.id[:9])
     state.lineage(thread.id)
+    state.tag_thread(thread.id, ["a"])
+    state.relocate("/old", "/new")
+    state.projects()
+    state.list_threads(9, project="a", tags=["a"])
+    state.prune(timedelta(days=1), dry_run=True)
     state.archive_thread(thread.id)
     thread = state.unarchive_thread(thread.id)
     state.mark_archived(thread.id, thread.rollout_path, DEFAULT_TIME)

@@ -42,7 +42,7 @@ fields = {
         datetime | None: st.none() | whole_times,
     }[kind]
     for name, kind in ThreadMetadata.__annotations__.items()
-    if name not in ("id", "rollout_path")
+    if name not in ("id", "rollout_path", "tags", "pinned", "recorded_cwd")
 }
 
 

@@ -135,6 +135,7 @@ def test_no_list_looks_at_all_threads_or_sorts_them(shared):
         "archived_only": (False, True),
         "cwd": (None, "/project/7"),
         "include_silent": (False, True),
+        "pinned": (None, False),
     }
     anchors = (None, Anchor(START, thread_id(7)))
     for sort_key, anchor, *values in product(SortKey, anchors, *choices.values()):

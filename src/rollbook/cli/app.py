@@ -16,18 +16,27 @@ _INTERRUPTED = 130
 _MODULES = {
     "archive": "archive",
     "completion": "completion",
+    "delete": "delete",
     "doctor": "doctor",
     "export": "export",
     "list": "list",
     "logs": "logs",
     "mcp": "mcp",
     "path": "show",
+    "pin": "annotate",
+    "projects": "projects",
+    "prune": "delete",
+    "relocate": "projects",
+    "rename": "annotate",
     "search": "search",
     "show": "show",
     "stats": "stats",
     "sync": "sync",
+    "tag": "annotate",
     "tools": "show",
     "unarchive": "archive",
+    "unpin": "annotate",
+    "untag": "annotate",
 }
 
 
@@ -65,6 +74,7 @@ def cli(context: click.Context, home: str | None, database: str | None, as_json:
     rollbook stats         what tokens were used
     rollbook show ID       one thread; any unambiguous beginning of its id will do
     rollbook export ID     a thread as Markdown, HTML or JSON
+    rollbook tag ID TAG    order: also rename, pin, projects, relocate, delete, prune
     rollbook doctor        what state the home is in
 
     \b

@@ -24,6 +24,9 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
     cwd: str | None
     title: str | None
     everything: bool
+    project: str | None = None
+    tags: tuple[str, ...] = ()
+    pinned: bool | None = None
 
     def page(
         self, state: StateRuntime, limit: int, anchor: Anchor | None, sort: SortKey
@@ -36,10 +39,18 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
             self.sources,
             self.providers,
             self.archived,
-            cwd=os.path.abspath(os.path.expanduser(self.cwd)) if self.cwd else None,
+            cwd=self.directory,
             title_contains=self.title,
             include_silent=self.everything,
+            project=self.project,
+            tags=self.tags,
+            pinned=self.pinned,
         )
+
+    @property
+    def directory(self) -> str | None:
+        """The absolute path of the directory that was asked for."""
+        return os.path.abspath(os.path.expanduser(self.cwd)) if self.cwd else None
 
     def threads(self, state: StateRuntime) -> Iterator[ThreadMetadata]:
         """Read all of them, the newest first."""
@@ -60,6 +71,15 @@ _OPTIONS = (
     ),
     click.option("--cwd", metavar="DIR", help="Only those that work in this directory."),
     click.option("--title", metavar="TEXT", help="Only those with this text in their title."),
+    click.option(
+        "--project",
+        metavar="KEY",
+        help="Only those of this project: its key, the end of that, or a directory.",
+    ),
+    click.option("--tag", "tags", multiple=True, metavar="TAG", help="Only those with this tag."),
+    click.option(
+        "--pinned/--not-pinned", default=None, help="Only pinned ones, or only those that aren't."
+    ),
     click.option(
         "--all", "everything", is_flag=True, help="Also those in which nobody said anything."
     ),

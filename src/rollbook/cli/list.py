@@ -46,6 +46,7 @@ def list_command(
     \b
     rollbook list --cwd . --limit 10
     rollbook list --source exec --source vscode --archived
+    rollbook list --project . --tag wip --pinned
     rollbook list --json | jq -r '.items[].id'
 
     A home that was never synced is synced first.
@@ -98,7 +99,7 @@ def _show_table(page: ThreadsPage, sort: SortKey, next_cursor: str | None) -> No
         cells = [thread.id[:_SHOWN_ID], render.age_of(_time_of(thread, sort))]
         if is_wide:
             cells += [render.source_of(thread), f"{thread.tokens_used:,}"]
-        cells += [render.directory_of(thread, console.width // 4), render.title_of(thread)]
+        cells += [render.directory_of(thread, console.width // 4), render.marked_title_of(thread)]
         table.add_row(*map(Text, cells))
     console.print(table)
     if next_cursor:

@@ -21,6 +21,7 @@ _SPACES = re.compile(r"\s+")
 _UNSAFE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
 )
+_THOUSAND = 1000
 _AGES = ((60, 1, "s"), (3600, 60, "min"), (86400, 3600, "h"), (7 * 86400, 86400, "d"))
 
 
@@ -101,6 +102,23 @@ def title_of(thread: ThreadMetadata) -> str:
     return printable((thread.name or thread.title)[:1000]) or "(nothing said)"
 
 
+def marked_title_of(thread: ThreadMetadata) -> str:
+    """Choose what a thread is called, with a mark for a pin, and its tags."""
+    marks = ["★"] if thread.pinned else []
+    tags = [f"#{printable(tag)}" for tag in thread.tags]
+    return " ".join([*marks, title_of(thread), *tags])
+
+
+def size_of(size: int) -> str:
+    """Write a number of bytes for people."""
+    number, unit = float(size), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if number < _THOUSAND:
+            break
+        number, unit = number / _THOUSAND, larger
+    return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+
+
 def source_of(thread: ThreadMetadata) -> str:
     """Shorten the source of a thread for people."""
     return source_name(thread.source)
@@ -152,5 +170,5 @@ def _local(time: datetime) -> datetime:
 def plain_row(thread: ThreadMetadata, time: datetime | None) -> str:
     """Write a thread as one line with tabs, for pipes."""
     when = "" if time is None else format_time(time)
-    cells = (thread.id, when, thread.source, thread.cwd, title_of(thread))
+    cells = (thread.id, when, thread.source, thread.cwd, marked_title_of(thread))
     return "\t".join(printable(cell) for cell in cells)

@@ -144,8 +144,11 @@ def _show(thread: ThreadMetadata, tools: list[DynamicToolSpec], *, exists: bool)
     rows = {
         "Thread": thread.id,
         "Name": thread.name,
+        "Tags": " ".join(f"#{tag}" for tag in thread.tags),
+        "Pinned": "yes" if thread.pinned else "",
         "Title": thread.title,
         "Directory": thread.cwd,
+        "Recorded in": thread.recorded_cwd,
         "Created": render.local_time(thread.created_at),
         "Last turn": render.local_time(thread.recency_at),
         "Updated": render.local_time(thread.updated_at),

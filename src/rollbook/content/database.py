@@ -10,7 +10,7 @@ from rollbook.forks import renew_after_fork
 from rollbook.index.lock import sync_lock
 from rollbook.model.outcome import ProgressCallback
 from rollbook.model.search import TextScope
-from rollbook.store import content_files
+from rollbook.store import content_files, texts
 from rollbook.store.content_files import ContentState
 from rollbook.store.engine import CONTENT, Engine, Transaction
 from rollbook.store.sqlite import SqliteEngine
@@ -91,11 +91,19 @@ class ContentDatabase:
             self.write(lambda tx: content_files.set_scope(tx, scope))
 
     def forget_threads(self, thread_ids: Collection[str]) -> None:
-        """Take all that was read of some threads out of the database."""
+        """Take all that was read of some threads out of the database, if there is one.
+
+        The index of words is written anew then, as what is deleted would stay in it for a while.
+        """
+        if not self._path.exists():
+            return
         from rollbook.content.building import forget
 
         def action(tx: Transaction) -> None:
-            forget(tx, content_files.of_threads(tx, thread_ids))
+            known = content_files.of_threads(tx, thread_ids)
+            if known:
+                forget(tx, known)
+                texts.compact(tx)
 
         self.write(action)
 

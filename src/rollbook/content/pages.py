@@ -3,7 +3,6 @@
 import re
 import time
 from datetime import datetime
-from pathlib import Path
 
 import msgspec
 
@@ -11,13 +10,12 @@ from rollbook.content.database import ContentDatabase
 from rollbook.content.query import Query, parse_query
 from rollbook.content.search import Asked, Match, find, snippet
 from rollbook.errors import InvalidCursorError, UsageError
+from rollbook.index.home import HomeIndex
 from rollbook.model.paging import ThreadFilter
 from rollbook.model.search import ROLES, SearchHit, SearchPage, SearchSort, TextScope
-from rollbook.model.thread import ThreadMetadata
 from rollbook.model.times import from_epoch, to_epoch, whole_seconds
 from rollbook.rollout.layout import is_archived_path, position_key
 from rollbook.store import files, threads
-from rollbook.store.engine import Engine, Transaction
 from rollbook.store.files import Located
 
 _CURSOR = re.compile(r"(\d{1,9})@(\d{1,12})", re.ASCII)
@@ -41,7 +39,7 @@ class SearchRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def search_page(
-    content: ContentDatabase, index: Engine, home: Path, request: SearchRequest
+    content: ContentDatabase, home_index: HomeIndex, request: SearchRequest
 ) -> SearchPage:
     """Find one page.
 
@@ -50,6 +48,7 @@ def search_page(
     """
     if request.limit < 1:
         raise UsageError(f"a page can't have {request.limit} hits", hint="ask for 1 or more")
+    index, home = home_index.engine, home_index.home
     query = parse_query(request.text, substring=request.substring)
     state = content.state()
     _check_roles(request.roles, state.scope)
@@ -74,8 +73,7 @@ def search_page(
         rollouts=rollouts,
     )
     found, is_complete = content.read(lambda tx: find(tx, home, asked, most + 1))
-    with index.read() as tx:
-        hits = _hits(tx, home, query, found[skipped:most])
+    hits = _hits(home_index, query, found[skipped:most])
     has_more = len(found) > most and most < _MOST_HITS
     return SearchPage(
         hits=hits,
@@ -113,12 +111,14 @@ def _epoch(time: datetime | None) -> int | None:
     return None if time is None else to_epoch(whole_seconds(time))
 
 
-def _hits(tx: Transaction, home: Path, query: Query, found: list[Match]) -> list[SearchHit]:
-    known: dict[str, ThreadMetadata] = {}
-    for thread_id in {match.thread_id for match in found}:
-        thread = threads.get(tx, str(home), thread_id)
-        if thread is not None:
-            known[thread_id] = thread
+def _hits(index: HomeIndex, query: Query, found: list[Match]) -> list[SearchHit]:
+    with index.engine.read() as tx:
+        looked_up = [
+            threads.get(tx, str(index.home), thread_id)
+            for thread_id in {match.thread_id for match in found}
+        ]
+    shown = index.annotations.shown([thread for thread in looked_up if thread is not None])
+    known = {thread.id: thread for thread in shown}
     hits = []
     for match in found:
         if match.thread_id in known:  # else it has just gone

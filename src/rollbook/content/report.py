@@ -7,9 +7,10 @@ from decimal import Decimal
 import msgspec
 
 from rollbook.content.database import ContentDatabase
+from rollbook.index.home import HomeIndex
+from rollbook.index.projects import ProjectNames
 from rollbook.model.paging import ThreadFilter
 from rollbook.model.prices import Prices
-from rollbook.model.project import project_of
 from rollbook.model.times import to_epoch, whole_seconds
 from rollbook.model.usage import Tokens, UsageKey, UsageReport, UsageRow
 from rollbook.rollout.usage import BUCKET_S
@@ -61,7 +62,7 @@ class _Sum:
         return UsageRow(keys=keys, requests=self.requests, tokens=self.tokens, cost=self.cost)
 
 
-def usage_report(content: ContentDatabase, index: Engine, request: UsageRequest) -> UsageReport:
+def usage_report(content: ContentDatabase, index: HomeIndex, request: UsageRequest) -> UsageReport:
     """Add up what was used."""
     since = 0 if request.since is None else _bucket_of(request.since)
     until = _LONGEST_TIME if request.until is None else _bucket_of(request.until)
@@ -70,11 +71,12 @@ def usage_report(content: ContentDatabase, index: Engine, request: UsageRequest)
     )
     facts: dict[str, ThreadFacts] = {}
     if request.needs_threads:
-        found, facts = _of_threads(index, request, found)
+        found, facts = _of_threads(index.engine, request, found)
     prices = request.prices
     total, sums = _Sum(), dict[tuple[str, ...], _Sum]()
     unpriced: set[str] = set()
-    keys_of = [_key(key, request.time_zone, facts) for key in request.by]
+    names = index.project_names()
+    keys_of = [_key(key, request.time_zone, facts, names) for key in request.by]
     for used in found:
         cost = None if prices is None else prices.cost(used.model, used.tokens)
         if prices is not None and cost is None:
@@ -111,7 +113,7 @@ def _of_threads(
 
 
 def _key(
-    key: UsageKey, time_zone: tzinfo | None, facts: dict[str, ThreadFacts]
+    key: UsageKey, time_zone: tzinfo | None, facts: dict[str, ThreadFacts], names: ProjectNames
 ) -> Callable[[Used], str]:
     """Make the function that says which value of a key something was used by."""
     if key is UsageKey.MODEL:
@@ -123,7 +125,7 @@ def _key(
     if key is UsageKey.PROVIDER:
         return lambda used: facts.get(used.thread_id, _NOT_INDEXED).model_provider
     if key is UsageKey.PROJECT:
-        projects = {each.id: project_of(each.cwd, each.git_origin_url) for each in facts.values()}
+        projects = {each.id: names.of(each.cwd, each.git_origin_url) for each in facts.values()}
         return lambda used: projects.get(used.thread_id, "")
     return _Calendar(key, time_zone)
 

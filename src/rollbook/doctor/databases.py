@@ -12,6 +12,7 @@ from rollbook.content.database import content_beside
 from rollbook.doctor.report import Finding, Status, about_paths, number, size_text
 from rollbook.errors import DatabaseBusyError, DatabaseDamagedError, DatabaseError
 from rollbook.filesystem import is_network
+from rollbook.index.annotation_file import annotations_beside
 from rollbook.logs.reader import logs_beside
 from rollbook.store.engine import CONTENT, LOGS, STATE, Schema
 from rollbook.store.migrate import load_migrations
@@ -224,6 +225,8 @@ def own_files(home: Path, state: Path) -> list[Path]:
     for _, path, _ in own_databases(state):
         if is_ours(path) or _is_marked(path):
             found += [path, *(beside(path, end) for end in _OWN_COMPANIONS), *kept_beside(path)]
+    annotations = annotations_beside(state)
+    found += [annotations, beside(annotations, ".lock")]
     if state.parent == home / "rollbook":
         found.append(state.parent)
     return [path for path in found if os.path.exists(path) and not path.is_symlink()]

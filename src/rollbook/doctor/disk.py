@@ -196,7 +196,11 @@ def only_the_agent_knows(disk: Disk, index: Index, agents: Path) -> Iterator[Fin
     found = {row[0] for row in ids} - index.ids
     if not found:
         return
-    on_disk = {_identity(path, index.files)[0] for path in disk.listing.files}
+    on_disk = {
+        _identity(path, index.files)[0]
+        for path in disk.listing.files
+        if not (row := index.files.get(path)) or row.thread_id or row.error  # else deleted
+    }
     missing = sorted(thread_id for thread_id in found & on_disk if thread_id)
     if missing:
         message = (

@@ -14,6 +14,8 @@ from rollbook.errors import (
     DatabaseUnwritableError,
     InvalidThreadIdError,
 )
+from rollbook.index.annotation_file import annotations_beside
+from rollbook.index.annotations import ThreadAnnotations
 from rollbook.index.background import BackgroundBackfill, is_synced
 from rollbook.index.lock import sync_lock
 from rollbook.index.repair import home_indexer
@@ -30,6 +32,8 @@ from rollbook.telemetry import ERRORS, count
 if TYPE_CHECKING:
     from tempfile import TemporaryDirectory
 
+    from rollbook.index.projects import ProjectNames
+
 _log = logging.getLogger(__name__)
 
 
@@ -40,12 +44,14 @@ class HomeIndex:
         self,
         home: Path,
         engine: SqliteEngine,
+        path: Path,
         default_provider: str,
         temporary: "TemporaryDirectory[str] | None" = None,
         why_temporary: str = "",
     ) -> None:
         self.home = home
         self.engine = engine
+        self.annotations = ThreadAnnotations(engine, home, annotations_beside(path))
         self.default_provider = default_provider
         self._temporary = temporary
         self._why_temporary = why_temporary
@@ -73,7 +79,7 @@ class HomeIndex:
     @classmethod
     def _open_kept(cls, home: Path, path: Path, default_provider: str) -> Self:
         engine, kept = _open_or_begin_anew(path)
-        index = cls(home, engine, default_provider)
+        index = cls(home, engine, path, default_provider)
         try:
             degraded = index.degraded
             if degraded:
@@ -99,7 +105,7 @@ class HomeIndex:
             raise why from error
         degraded = f"{why.message}: a temporary index takes its place"
         _log.warning("%s (%s)", degraded, why.hint)
-        return cls(home, engine, default_provider, directory, degraded)
+        return cls(home, engine, path, default_provider, directory, degraded)
 
     def close(self) -> None:
         """Stop what runs in the background and close the database."""
@@ -115,6 +121,12 @@ class HomeIndex:
             return f"the database {self.engine.location} can't be written: it stays as it is"
         return self._why_temporary or self._why_incomplete
 
+    def project_names(self) -> "ProjectNames":
+        """Name projects as they are to be named now."""
+        from rollbook.index.projects import ProjectNames
+
+        return ProjectNames(self.annotations.relocations)
+
     def is_synced(self) -> bool:
         """Say whether the whole home has been compared with the index at least once."""
         if self._synced != self.engine.generation and is_synced(self.engine):
@@ -123,6 +135,7 @@ class HomeIndex:
 
     def start_backfill(self) -> None:
         """Index the home in the background, if it never was."""
+        self.annotations.refresh()
         self._background.start()
 
     def wait_for_backfill(self) -> None:
@@ -144,6 +157,7 @@ class HomeIndex:
         from rollbook.index.backfill import Backfill
 
         self._background.end()
+        self.annotations.refresh()
         with sync_lock(self.engine.location, wait_s):
             backfill = Backfill(
                 self.engine,
@@ -161,6 +175,7 @@ class HomeIndex:
         self, sort_key: SortKey, has_enough: Callable[[datetime], bool], *, archived: bool
     ) -> None:
         """See to it that a list is complete though the home may not have been indexed yet."""
+        self.annotations.refresh()
         if self.is_synced():
             self._why_incomplete = ""
             return

@@ -10,17 +10,19 @@ from rollbook.errors import DamagedRowError, RolloutError
 from rollbook.index.apply import boot_id
 from rollbook.index.extraction import Failure, Job, Result, Success, run
 from rollbook.model.thread import ThreadMetadata
+from rollbook.model.times import to_epoch
 from rollbook.rollout.extract import Extraction, FoldPoint, extract_segments
 from rollbook.rollout.fold import FoldState, decode_state, encode_state
 from rollbook.rollout.layout import (
     RolloutFile,
     choose_files,
+    find_rollouts,
     is_archived_path,
     look,
     parse_rollout_name,
     stat_rollout,
 )
-from rollbook.store import files, threads, tools
+from rollbook.store import annotations, files, threads, tools
 from rollbook.store.engine import Engine, Transaction
 from rollbook.store.files import FileRow
 
@@ -88,12 +90,16 @@ class Indexer:
                 there = [each for each in results if look(f"{self._home}/{each[0].file.path}")]
                 ids = {r.extraction.outcome.metadata.id for _, r in there if isinstance(r, Success)}
                 known, rows = threads.known(tx, ids), files.of_threads(tx, ids)
+                deleted = annotations.deleted(tx, ids - known)
                 for job, result in there:
                     if isinstance(result, Failure) and not result.passing:
                         files.upsert(tx, _failed_row(job.file, result.message))
                     if not isinstance(result, Success):
                         continue
                     thread_id = result.extraction.outcome.metadata.id
+                    through = None if thread_id in known else deleted.get(thread_id)
+                    if _is_left_out(tx, job.file, result.extraction, through):
+                        continue
                     current = self._current(tx, thread_id) if thread_id in known else None
                     if _is_outdated(job, result.extraction, current, attempt):
                         outdated.append(job.file.path)
@@ -101,11 +107,19 @@ class Indexer:
                     if self._store_success(tx, job, result.extraction, current, rows[thread_id]):
                         composed.add(thread_id)
                     known.add(thread_id)
-            for thread_id in sorted(composed):
-                self.compose(thread_id)
+            self._complete(composed, returned=deleted.keys() & known)
             if not outdated:
                 return
             results = self._read(outdated)
+
+    def _complete(self, composed: Iterable[str], returned: Iterable[str]) -> None:
+        """Put threads together of all their rollouts; of those that were deleted, read them first."""
+        for thread_id in sorted(composed):
+            self.compose(thread_id)
+        for thread_id in sorted(returned):
+            with self._engine.read() as tx:
+                ignored = set(files.ignored(tx))
+            self.index(path for path in find_rollouts(self._home, thread_id) if path in ignored)
 
     def move(self, tx: Transaction, old: FileRow, file: RolloutFile) -> None:
         """Follow a thread's only rollout to where it was moved below the home, without reading it."""
@@ -220,6 +234,20 @@ class Indexer:
             archived_at=archived_at,
             name=self._names.get(metadata.id, metadata.name),
         )
+
+
+def _is_left_out(
+    tx: Transaction, file: RolloutFile, extraction: Extraction, through: int | None
+) -> bool:
+    """Leave the rollout of a deleted thread alone, unless it had a turn after its last one then.
+
+    That is ``through``, in epoch seconds; None where the thread was not deleted.
+    """
+    recency_at = extraction.outcome.metadata.recency_at
+    if through is None or (recency_at is not None and to_epoch(recency_at) > through):
+        return False
+    files.upsert(tx, files.without_thread(_read_row(file, extraction, None)))
+    return True
 
 
 def _is_outdated(

@@ -22,7 +22,11 @@ class _Found(msgspec.Struct, frozen=True):
 
 
 def tree_of(
-    tx: Transaction, home: str, thread_id: str, on_damage: Callable[[DamagedRowError], None]
+    tx: Transaction,
+    home: str,
+    thread_id: str,
+    on_damage: Callable[[DamagedRowError], None],
+    shown: Callable[[list[ThreadMetadata]], list[ThreadMetadata]],
 ) -> LineageNode:
     """Read the whole tree that a thread belongs to, whichever of its threads that is.
 
@@ -30,7 +34,8 @@ def tree_of(
     that is named and not known is there, too, as those that name it belong together.
     """
     found = _descendants(tx, _root_of(tx, thread_id))
-    known = {thread.id: thread for thread in threads.several(tx, home, found, on_damage)}
+    several = shown(threads.several(tx, home, found, on_damage))
+    known = {thread.id: thread for thread in several}
     segments = _segments(tx, list(found))
     below: dict[str, list[LineageNode]] = {}
     for each, link in reversed(found.items()):  # children before those above them

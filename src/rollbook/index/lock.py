@@ -1,4 +1,4 @@
-"""Who may compare the whole home with the index: one process at a time.
+"""What one process at a time may do: compare the whole home with the index, change the annotations.
 
 An operating-system lock on a file beside the database, so that the death of the holder frees it;
 on a network file system a lock file, which is taken over when its holder has died.
@@ -25,16 +25,23 @@ def sync_lock(location: str, timeout_s: float) -> Iterator[None]:
 
     Errors: DatabaseBusyError where another process still holds it then, DatabaseUnwritableError.
     """
-    path = sync_lock_path(location)
+    doing = f"is syncing {location}"
+    hint = "wait until it has finished; what it has indexed can be read meanwhile"
+    with held(sync_lock_path(location), timeout_s, doing, hint):
+        yield
+
+
+@contextmanager
+def held(path: Path, timeout_s: float, doing: str, hint: str) -> Iterator[None]:
+    """Hold a lock for the block; ``doing`` and ``hint`` are for whoever waits for its holder.
+
+    Errors: as of :func:`sync_lock`.
+    """
     try:
         lock = LockFile(path) if is_network(path) else _LocalLock(path)
         lock.acquire(timeout_s)
     except TimeoutError as error:
-        holders = holders_of(path)
-        raise DatabaseBusyError(
-            f"{described(holders)} is syncing {location}",
-            hint="wait until it has finished; what it has indexed can be read meanwhile",
-        ) from error
+        raise DatabaseBusyError(f"{described(holders_of(path))} {doing}", hint=hint) from error
     except OSError as error:
         raise DatabaseUnwritableError(
             f"{path} can't be locked: {error.strerror}",
@@ -77,5 +84,9 @@ class _LocalLock:
 
 def sync_lock_path(location: str) -> Path:
     """Where the lock of a database is."""
-    path = Path(f"{location}.sync.lock")
+    return lock_path(Path(f"{location}.sync.lock"))
+
+
+def lock_path(path: Path) -> Path:
+    """Where a lock is that is at a path on a local file system."""
     return path.with_suffix(".network.lock") if is_network(path) else path

@@ -113,6 +113,7 @@ class Watch:
             raise
 
     def _run(self, backfill: Backfill, *, is_full: bool = False) -> WatchUpdate | None:
+        self._index.annotations.refresh()
         stats = backfill.run()
         self._names = backfill.names
         if not is_full and not (backfill.changed or backfill.gone):

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from rollbook.model.log import LogLimits, LogQuery
 from rollbook.store import log_marks, logs
@@ -102,6 +102,22 @@ class Bounds:
             total += len(deleted)
             last = deleted[-1] if deleted else found[-1]
             self._rest()
+        return total
+
+    def delete_threads(self, thread_ids: Sequence[str]) -> int:
+        """Delete all rows of some threads; says how many."""
+        total = 0
+        for thread_id in thread_ids:
+            with self._engine.read() as tx:
+                has_any = logs.max_id(tx, LogQuery(thread_ids=[thread_id])) > 0
+            while has_any and not self._stop.is_set():
+                with self._engine.write() as tx:
+                    deleted = logs.delete_oldest_of(tx, thread_id, _STEP)
+                if not deleted:
+                    break
+                self._has_deleted = True
+                total += deleted
+                self._rest()
         return total
 
     def _forget_marks(self) -> None:

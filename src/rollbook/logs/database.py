@@ -109,6 +109,16 @@ class LogDatabase:
         self._wake_keeper()  # to give back what is free now
         return deleted
 
+    def delete_threads(self, thread_ids: Sequence[str]) -> int:
+        """Delete all rows of some threads, in small steps; says how many."""
+        if not self._path.exists():
+            return 0
+        deleted = self._whatever_is_damaged(lambda: self._complete()[1].delete_threads(thread_ids))
+        if deleted:
+            self._start_keeper()
+            self._wake_keeper()  # for their marks, and what is free now
+        return deleted
+
     def _read(self, action: Callable[[Transaction], _Result], nothing: _Result) -> _Result:
         """Read from the rows of before a damage, too; nothing where no logs can be kept."""
 

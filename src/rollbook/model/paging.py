@@ -32,17 +32,22 @@ class ThreadFilter(msgspec.Struct, frozen=True, kw_only=True):
     """Which threads a listing shows.
 
     Empty ``sources`` and empty or absent ``providers`` don't restrict (behaviour.md 70).
-    ``archived`` selects archived or unarchived threads, never both (69).  ``cwd`` is compared for
-    equality; ``title_contains`` is taken literally and ignores ASCII case.  ``include_silent`` adds
-    the threads in which nobody has said anything (77).
+    ``archived`` selects archived or unarchived threads, never both (69).  ``cwds`` are directories
+    as they were recorded, compared for equality; ``title_contains`` is taken literally and ignores
+    ASCII case.  ``include_silent`` adds the threads in which nobody has said anything (77).
+    ``groups`` are those that the database lists threads by.  ``tags`` must all be there; ``pinned``
+    selects threads that are pinned, or that are not.
     """
 
     sources: tuple[str, ...] = ()
     providers: tuple[str, ...] | None = None
     archived: bool = False
-    cwd: str | None = None
+    cwds: tuple[str, ...] | None = None
     title_contains: str | None = None
     include_silent: bool = False
+    groups: tuple[int, ...] | None = None
+    tags: tuple[str, ...] = ()
+    pinned: bool | None = None
 
 
 class ThreadsPage(msgspec.Struct, frozen=True):

@@ -36,7 +36,8 @@ class ThreadMetadata(msgspec.Struct, frozen=True):
     compressed.  Times are aware UTC datetimes of whole seconds.  ``title`` and ``preview`` are the
     first thing the person wrote, whole, ``[Image]`` for an image alone and empty for nothing;
     ``name`` is what the thread was called later.  ``recency_at`` is the time of the last record of
-    a turn.  ``source``, ``sandbox_policy`` and ``approval_mode`` are in the reference's text form
+    a turn.  ``tags`` and ``pinned`` are the person's; ``cwd`` is where the directory is now, and
+    ``recorded_cwd`` where it was, if that is another place.  ``source``, ``sandbox_policy`` and ``approval_mode`` are in the reference's text form
     (behaviour.md 61).
     """
 
@@ -72,6 +73,9 @@ class ThreadMetadata(msgspec.Struct, frozen=True):
     output_tokens: int = 0
     reasoning_output_tokens: int = 0
     host: str = ""
+    tags: tuple[str, ...] = ()
+    pinned: bool = False
+    recorded_cwd: str | None = None
 
     def __post_init__(self) -> None:
         """A thread without a turn is as recent as its creation."""

@@ -61,7 +61,7 @@ def segments_of(home: Path, thread_id: str, find_files: _FindFiles) -> list[Segm
     files = find_files(thread_id)
     segments = [Segment(file, position_key(file.path)) for file in files]
     for _ in range(_MOST_FORKS):
-        base = _base_of(home, segments[0].file) if segments else None
+        base = base_of(home, segments[0].file) if segments else None
         if base is None:
             return segments
         parent, end = base
@@ -73,7 +73,7 @@ def segments_of(home: Path, thread_id: str, find_files: _FindFiles) -> list[Segm
     raise RolloutError(f"begins in thread {parent}, whose rollout is gone", path=path)
 
 
-def _base_of(home: Path, file: RolloutFile) -> tuple[str, int] | None:
+def base_of(home: Path, file: RolloutFile) -> tuple[str, int] | None:
     """Say in which thread a rollout begins, and up to which byte of that; None for in itself."""
     with reading(home, file) as stream:
         line = stream.read(_BLOCK_BYTES) or b""

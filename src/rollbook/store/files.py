@@ -12,6 +12,8 @@ from rollbook.store.statements import load
 class FileRow(msgspec.Struct, frozen=True, kw_only=True):
     """A rollout as it was last read; ``path`` is relative to the home.
 
+    ``thread_id`` is None where that isn't known, or the thread was deleted.
+
     ``fold_state`` is JSON that only the reader of rollouts understands.  Where the rollout could
     not be indexed, ``error`` says why.  ``applied_size`` is how large it was when records of it
     were last applied as they were written, in the machine's boot ``applied_boot``.
@@ -123,6 +125,23 @@ def signature(tx: Transaction) -> Row:
 def forgotten(tx: Transaction) -> set[str]:
     """Find the paths of rollouts that were read, and whose threads are no longer there."""
     return {path for (path,) in tx.query(_STATEMENTS["forgotten"])}
+
+
+def ignored(tx: Transaction) -> list[str]:
+    """Find the paths of rollouts that are known, and whose threads were deleted."""
+    return [path for (path,) in tx.query(_STATEMENTS["ignored"])]
+
+
+def without_thread(row: FileRow) -> FileRow:
+    """Make the row of a rollout whose thread was deleted: what it looks like, nothing of it."""
+    return FileRow(
+        path=row.path,
+        thread_id=None,
+        compressed=row.compressed,
+        size=row.size,
+        mtime_ns=row.mtime_ns,
+        inode=row.inode,
+    )
 
 
 def upsert(tx: Transaction, row: FileRow) -> None:

@@ -173,6 +173,7 @@ class SqliteConnections:
                     connection.execute(mode).fetchall()
             connection.execute(
                 "PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON;"
+                " PRAGMA secure_delete = ON;"  # what was deleted is nowhere in the file then
                 f" PRAGMA journal_size_limit = {WAL_LIMIT_BYTES};"
                 f" PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES};"
                 f" PRAGMA cache_size = -{CACHE_KIB}"

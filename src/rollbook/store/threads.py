@@ -35,9 +35,26 @@ class ThreadFacts(msgspec.Struct, frozen=True):
     git_origin_url: str | None = None
 
 
-COLUMNS = ThreadMetadata.__struct_fields__
-_GROUPED_BY = ("archived", "has_user_event", "source", "model_provider", "cwd")
-_SHOWN_ELSEWHERE = {*_GROUPED_BY, "archived_at", "title", "preview"}  # in other tables, too
+class Group(msgspec.Struct, frozen=True):
+    """The threads that are listed by the same values: where they work, how many, and since when.
+
+    ``recency_at`` is in epoch seconds, 0 for no threads.
+    """
+
+    id: int
+    archived: bool
+    has_user_event: bool
+    cwd: str
+    origin: str
+    threads: int
+    recency_at: int
+
+
+_ANNOTATED = ("tags", "pinned", "recorded_cwd")  # fields that no rollout says anything about
+COLUMNS = tuple(each for each in ThreadMetadata.__struct_fields__ if each not in _ANNOTATED)
+_GROUPED_BY = ("archived", "has_user_event", "source", "model_provider", "cwd", "origin")
+# What is in other tables, too.
+_SHOWN_ELSEWHERE = {*_GROUPED_BY, "archived_at", "git_origin_url", "title", "preview"}
 _GROUP = f"""(SELECT thread_groups.id FROM thread_groups
     WHERE {" AND ".join(f"thread_groups.{column} = :{column}" for column in _GROUPED_BY)})"""
 _STATEMENTS = {
@@ -51,6 +68,7 @@ _STATEMENTS = {
 }
 SHOWN_CHARACTERS = 300  # of a title and a preview, in a list; migrations know it, too
 _Place = tuple[int, str]  # time and id
+_PINNED = "SELECT thread_id FROM annotations WHERE pinned = 1"
 _FEW_GROUPS = 32  # to merge so many takes no longer than one statement
 _PROBED = 4_000  # index entries, a third of a millisecond
 _SORT_COLUMNS = {
@@ -87,6 +105,18 @@ def _whole(tx: Transaction, home: str, thread_id: str, row: Row) -> ThreadMetada
     return thread
 
 
+def recency(tx: Transaction, thread_id: str) -> int | None:
+    """Read the time of a thread's last turn (epoch seconds); None where there is no thread."""
+    rows = tx.query(_STATEMENTS["recency"], {"id": thread_id})
+    return int(rows[0][0]) if rows else None
+
+
+def recorded_name(tx: Transaction, thread_id: str) -> str | None:
+    """Read what the agent calls a thread; None for nothing, and where there is no thread."""
+    rows = tx.query(_STATEMENTS["recorded_name"], {"id": thread_id})
+    return rows[0][0] if rows else None
+
+
 def exists(tx: Transaction, thread_id: str) -> bool:
     """Say whether a thread is known."""
     return bool(tx.query(_STATEMENTS["exists"], {"id": thread_id}))
@@ -111,10 +141,11 @@ def upsert(
 
     With a ``fold_state``, also what its fold remembers, which else stays as it is.
     """
-    row = _to_row(dict(zip(COLUMNS, msgspec.structs.astuple(metadata), strict=True)), home)
+    row = _to_row({column: getattr(metadata, column) for column in COLUMNS}, home)
     row["recency_at"] = to_epoch(metadata.recency_at or metadata.created_at)
     row["has_user_event"] = int(metadata.has_user_event)
     row["archived"] = int(metadata.archived_at is not None)
+    row["origin"] = row["git_origin_url"] or ""
     whole = {"id": row["id"], "title": row["title"], "preview": row["preview"]}
     is_long = max(len(whole["title"]), len(whole["preview"])) > SHOWN_CHARACTERS
     if is_long:
@@ -246,6 +277,19 @@ def facts(tx: Transaction, thread_ids: Collection[str]) -> list[ThreadFacts]:
     return [ThreadFacts(*row) for row in tx.query(sql, {"ids": tx.list_value(list(thread_ids))})]
 
 
+def groups(tx: Transaction) -> list[Group]:
+    """Read the groups that threads are listed by.  Cost: an index entry for each thread."""
+    return [
+        Group(number, bool(archived), bool(has_user_event), *rest)
+        for number, archived, has_user_event, *rest in tx.query(_STATEMENTS["groups"])
+    ]
+
+
+def group_places(tx: Transaction) -> list[tuple[int, str, str]]:
+    """Read number, directory and repository of all groups."""
+    return tx.query(_STATEMENTS["group_places"])
+
+
 def set_names(tx: Transaction, names: dict[str, str]) -> None:
     """Give threads their names; unknown ids are passed over."""
     tx.execute_many(
@@ -328,33 +372,52 @@ class _Walk:
         self._tx = tx
         self._sort = _SORT_COLUMNS[sort_key]
         self._parameters: dict[str, Any] = {"archived": int(threads.archived)}
+        self._is_silent = threads.include_silent
         self._all = ["archived = :archived"]
         if not threads.include_silent:
             self._all.append("has_user_event = 1")
+        self._unpinned = [f"id NOT IN ({_PINNED})"] if threads.pinned is False else []
+        self._all += self._unpinned
         self._seeks_title = bool(threads.title_contains)
         if threads.title_contains:
             self._parameters["title"] = clean_text(threads.title_contains)
         self._groups: list[str] = []
-        for column, values in (
-            ("source", threads.sources),
-            ("model_provider", threads.providers or ()),
-            ("cwd", () if threads.cwd is None else (threads.cwd,)),
-        ):
-            if len(values) == 1:
-                self._groups.append(f"thread_groups.{column} = :{column}")
-                self._parameters[column] = clean_text(values[0])
-            elif values:
-                self._groups.append(tx.in_list(f"thread_groups.{column}", column))
-                self._parameters[column] = tx.list_value(list(map(clean_text, values)))
-        self.is_filtered = bool(self._groups)
+        self._restrict("source", threads.sources or None)
+        self._restrict("model_provider", threads.providers or None)
+        self._restrict("cwd", threads.cwds)
+        if threads.groups is not None:
+            self._groups.append(tx.in_list("thread_groups.id", "groups"))
+            self._parameters["groups"] = tx.list_value(threads.groups)
+        self._marked = [_PINNED] if threads.pinned else []
+        for number, tag in enumerate(threads.tags):
+            self._marked.append(f"SELECT thread_id FROM thread_tags WHERE tag = :tag{number}")
+            self._parameters[f"tag{number}"] = clean_text(tag)
+        self.is_filtered = bool(self._groups or self._marked)
+
+    def _restrict(self, column: str, values: tuple[str, ...] | None) -> None:
+        if values is None:
+            return
+        if len(values) == 1:
+            self._groups.append(f"thread_groups.{column} = :{column}")
+            self._parameters[column] = clean_text(values[0])
+        else:
+            self._groups.append(self._tx.in_list(f"thread_groups.{column}", column))
+            self._parameters[column] = self._tx.list_value(list(map(clean_text, values)))
 
     def conditions(self, *, anywhere: bool) -> tuple[list[str], dict[str, Any]]:
         """Give the conditions on threads joined with their groups, and what is bound to them."""
+        marked = [f"threads.id IN ({each})" for each in self._marked]
+        return [*marked, *self._on_threads(anywhere=anywhere)], dict(self._parameters)
+
+    def _on_threads(self, *, anywhere: bool) -> list[str]:
+        """Give those that no table of marks has."""
         of_threads = [f"threads.{each}" for each in self._all[1 if anywhere else 0 :]]
-        return [*of_threads, *self._groups, *self._titled("threads")], dict(self._parameters)
+        return [*of_threads, *self._groups, *self._titled("threads")]
 
     def places(self, limit: int, after: _Place | None) -> list[_Place]:
         """Find the first threads that the filter lets through."""
+        if self._marked:
+            return self._among_marked(limit, after)
         groups = self._found_groups(_FEW_GROUPS + 1)
         if len(groups) > _FEW_GROUPS:
             places, is_all = self._among_next(limit, after)
@@ -383,10 +446,26 @@ class _Walk:
 
     def _found_groups(self, most: int) -> list[int]:
         """Find the groups of the threads that are let through, all of them where most is -1."""
-        is_silent = "= 1" if len(self._all) > 1 else "IN (0, 1)"  # so that an index is of use
-        where = ["thread_groups.archived = :archived", f"thread_groups.has_user_event {is_silent}"]
+        has_said = "IN (0, 1)" if self._is_silent else "= 1"  # so that an index is of use
+        where = ["thread_groups.archived = :archived", f"thread_groups.has_user_event {has_said}"]
         sql = f"SELECT id FROM thread_groups WHERE {' AND '.join(where + self._groups)} LIMIT :most"
         return [row[0] for row in self._tx.query(sql, self._parameters | {"most": most})]
+
+    def _among_marked(self, limit: int, after: _Place | None) -> list[_Place]:
+        """Find those that are let through among the pinned, or those with tags: these are few."""
+        where = ["threads.id = marked.thread_id", *self._on_threads(anywhere=False)]
+        place = {}
+        if after is not None:
+            where.append(f"(threads.{self._sort}, threads.id) < (:after_time, :after_id)")
+            place = {"after_time": after[0], "after_id": after[1]}
+        return self._tx.query(
+            f"SELECT threads.{self._sort}, threads.id"
+            f" FROM ({' INTERSECT '.join(self._marked)}) AS marked CROSS JOIN threads"
+            " JOIN thread_groups ON thread_groups.id = threads.group_id"
+            f" WHERE {' AND '.join(where)}"
+            f" ORDER BY threads.{self._sort} DESC, threads.id DESC LIMIT :limit",
+            self._parameters | place | {"limit": limit},
+        )
 
     def _among_next(self, limit: int, after: _Place | None) -> tuple[list[_Place], bool]:
         """Find those that are let through among the next of all; says whether that were all."""
@@ -406,7 +485,7 @@ class _Walk:
     def _merged(self, groups: list[int], limit: int, after: _Place | None) -> Iterator[_Place]:
         """Merge the threads of groups, each read on only as far as it is needed."""
         at_once = 2 * limit // max(len(groups), 1) + 4
-        where = ["group_id = :group", *self._titled("threads")]
+        where = ["group_id = :group", *self._unpinned, *self._titled("threads")]
         first = self._ordered(f"{self._sort}, id", where, at_once, after)
         more = self._ordered(f"{self._sort}, id", where, at_once, (0, ""))[0]
 

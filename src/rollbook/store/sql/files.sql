@@ -20,6 +20,9 @@ WHERE error IS NULL AND thread_id IS NOT NULL
 SELECT path FROM rollout_files
 WHERE thread_id IN (SELECT thread_id FROM rollout_files EXCEPT SELECT id FROM threads)
 
+-- ignored: The rollouts of threads that were deleted.
+SELECT path FROM rollout_files WHERE thread_id IS NULL AND error IS NULL
+
 -- upsert: Remember a rollout as it was read.
 INSERT INTO rollout_files ({columns}) VALUES ({values})
 ON CONFLICT (path) DO UPDATE SET {assignments}

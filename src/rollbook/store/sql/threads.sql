@@ -11,8 +11,8 @@ SELECT 1 FROM threads WHERE id = :id
 SELECT id FROM threads WHERE id >= :low AND id < :high ORDER BY id LIMIT :n
 
 -- group: See to it that the combination of values that a thread is listed by is there.
-INSERT INTO thread_groups (archived, has_user_event, source, model_provider, cwd)
-VALUES (:archived, :has_user_event, :source, :model_provider, :cwd) ON CONFLICT DO NOTHING
+INSERT INTO thread_groups (archived, has_user_event, source, model_provider, cwd, origin)
+VALUES (:archived, :has_user_event, :source, :model_provider, :cwd, :origin) ON CONFLICT DO NOTHING
 
 -- upsert: Insert a thread, or overwrite every column of it.
 INSERT INTO threads ({columns}, archived, group_id)
@@ -42,6 +42,21 @@ DELETE FROM threads WHERE id = :id
 
 -- rename: Set the name of a thread that differs from it.
 UPDATE threads SET name = :name WHERE id = :id AND (name IS NULL OR name <> :name)
+
+-- recency: The time of its last turn.
+SELECT recency_at FROM threads WHERE id = :id
+
+-- recorded_name: What the agent calls it.
+SELECT name FROM threads WHERE id = :id
+
+-- groups: What threads are listed by: how many there are of each, and when the last had its turn.
+SELECT id, archived, has_user_event, cwd, origin,
+    (SELECT count(*) FROM threads WHERE group_id = thread_groups.id),
+    coalesce((SELECT max(recency_at) FROM threads WHERE group_id = thread_groups.id), 0)
+FROM thread_groups
+
+-- group_places: Where the threads of each group work.
+SELECT id, cwd, origin FROM thread_groups
 
 -- without_rollout_file: Threads of this home that no indexed rollout stands for.
 SELECT id, rollout_path FROM threads
