@@ -63,14 +63,7 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
             anchor = page.next_anchor
 
 
-_OPTIONS = (
-    click.option("--archived", is_flag=True, help="Archived threads instead of active ones."),
-    click.option("--source", "sources", multiple=True, metavar="SOURCE", help="Only from there."),
-    click.option(
-        "--provider", "providers", multiple=True, metavar="NAME", help="Only with that one."
-    ),
-    click.option("--cwd", metavar="DIR", help="Only those that work in this directory."),
-    click.option("--title", metavar="TEXT", help="Only those with this text in their title."),
+_ORGANISED = (
     click.option(
         "--project",
         metavar="KEY",
@@ -80,10 +73,27 @@ _OPTIONS = (
     click.option(
         "--pinned/--not-pinned", default=None, help="Only pinned ones, or only those that aren't."
     ),
+)
+_OPTIONS = (
+    click.option("--archived", is_flag=True, help="Archived threads instead of active ones."),
+    click.option("--source", "sources", multiple=True, metavar="SOURCE", help="Only from there."),
+    click.option(
+        "--provider", "providers", multiple=True, metavar="NAME", help="Only with that one."
+    ),
+    click.option("--cwd", metavar="DIR", help="Only those that work in this directory."),
+    click.option("--title", metavar="TEXT", help="Only those with this text in their title."),
+    *_ORGANISED,
     click.option(
         "--all", "everything", is_flag=True, help="Also those in which nobody said anything."
     ),
 )
+
+
+def organised_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options about how threads are organised: project, tags, pinned."""
+    for option in reversed(_ORGANISED):
+        command = option(command)
+    return command
 
 
 def filter_options(command: Callable[..., Any]) -> Callable[..., Any]:

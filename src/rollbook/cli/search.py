@@ -8,6 +8,7 @@ import click
 import msgspec
 
 from rollbook.cli import render
+from rollbook.cli.filters import organised_options
 from rollbook.cli.options import Settings, common_options
 from rollbook.cli.sync import sync_once
 from rollbook.cli.times import read_time, to_datetime
@@ -48,6 +49,7 @@ _SPEAKERS = {"user": "you", "assistant": "agent", "tool": "tool"}
 @click.option("--provider", "providers", multiple=True, metavar="NAME", help="Only with that one.")
 @click.option("--cwd", metavar="DIR", help="Only in threads that work in this directory.")
 @click.option("--title", metavar="TEXT", help="Only in threads with this text in their title.")
+@organised_options
 @common_options
 def search_command(
     settings: Settings,
@@ -65,6 +67,9 @@ def search_command(
     sources: tuple[str, ...],
     providers: tuple[str, ...],
     cwd: str | None,
+    project: str | None,
+    tags: tuple[str, ...],
+    pinned: bool | None,
     title: str | None,
 ) -> None:
     """Find messages by what they say, the best first.
@@ -95,6 +100,9 @@ def search_command(
             model_providers=providers,
             archived=archived,
             cwd=os.path.abspath(os.path.expanduser(cwd)) if cwd else None,
+            project=project,
+            tags=tags,
+            pinned=pinned,
             title_contains=title,
         )
     if settings.as_json:

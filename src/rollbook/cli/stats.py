@@ -14,6 +14,7 @@ import click
 import msgspec
 
 from rollbook.cli import render
+from rollbook.cli.filters import organised_options
 from rollbook.cli.options import Settings, common_options
 from rollbook.cli.sync import sync_once
 from rollbook.cli.times import read_time, to_datetime
@@ -52,6 +53,7 @@ _CENT = Decimal("0.01")
     help=f"Your prices.  [default: ${_PRICES}, else HOME/rollbook/prices.toml if it is there]",
 )
 @click.option("--csv", "as_csv", is_flag=True, help="Answer with comma-separated values.")
+@organised_options
 @common_options
 def stats_command(
     settings: Settings,
@@ -66,6 +68,9 @@ def stats_command(
     sources: tuple[str, ...],
     providers: tuple[str, ...],
     cwd: str | None,
+    project: str | None,
+    tags: tuple[str, ...],
+    pinned: bool | None,
     prices: Path | None,
     as_csv: bool,
 ) -> None:
@@ -96,6 +101,9 @@ def stats_command(
             model_providers=providers,
             archived=archived,
             cwd=os.path.abspath(os.path.expanduser(cwd)) if cwd else None,
+            project=project,
+            tags=tags,
+            pinned=pinned,
             prices=_prices(state, prices),
         )
     if settings.as_json:
