@@ -187,6 +187,50 @@ def test_other_pages_lead_to_everything(talk):
     assert {thread["thread"] for thread in threads} == {ID, OTHER}
 
 
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory):
+    """A home in which results of a page are larger than a result may be."""
+    home = tmp_path_factory.mktemp("wide") / "home"
+    for number in range(50):
+        thread_id = f"{number:08x}-0000-4000-8000-000000000000"
+        text = f"wide {number} " + "\x1b" * 190
+        meta = session_meta(thread_id, cwd=f"/work/{'deep/' * 40}{number}")
+        write_rollout(home, thread_id, [meta, user_message(text), said(text)])
+    with StateRuntime.open(home, backfill=False) as state:
+        state.sync()
+        rows = [LogEntry(n, 0, "WARN", "t", f"{n} " + "x" * (3_900 * (n % 2))) for n in range(40)]
+        state.insert_logs(rows)
+    return home
+
+
+def test_what_does_not_fit_into_a_result_comes_with_the_next(wide):
+    async def run(name, arguments, pattern, key, convert):
+        found, place, results = [], {}, 0
+        async with over_pipes(wide) as client:
+            while True:
+                text = (await client.call_tool(name, arguments | place)).content[0].text
+                assert len(text) < LONGEST_RESULT + 5_000
+                lines, notes = records(text)
+                found, results = found + lines, results + 1
+                more = re.search(pattern, notes)
+                if not more:
+                    return found, results
+                place = {key: convert(more[1])}
+
+    for name, arguments in (
+        ("search_threads", {"text": "wide", "limit": 50}),
+        ("list_threads", {"limit": 50}),
+    ):
+        found, results = asyncio.run(run(name, arguments, r"cursor='([^']+)'", "cursor", str))
+        assert results > 1
+        assert len(found) == len({each["thread"] for each in found}) == 50
+    found, results = asyncio.run(
+        run("query_logs", {"limit": 50}, r"before_id=(\d+)", "before_id", int)
+    )
+    assert results > 1
+    assert [each["id"] for each in found] == list(range(40, 0, -1))
+
+
 def test_what_was_recorded_stays_between_its_marks(talk):
     for text, is_error in ask(
         talk,
@@ -271,8 +315,8 @@ values = st.dictionaries(st.text(min_size=1, max_size=5), st.text(), min_size=1,
 
 @given(st.lists(values, max_size=8))
 def test_no_text_leaves_its_line(found):
-    page = Page()
-    kept = [each for each in found if page.add(each)]
+    page = Page(found)
+    kept = found[: page.count]
     text = page.result(["A note."])
     if not kept:
         assert text.startswith("Nothing was found.")

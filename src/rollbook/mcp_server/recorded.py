@@ -20,30 +20,32 @@ Record = dict[str, object]
 
 
 class Page:
-    """Records for one result, as many as fit; ``is_full`` says that one did not."""
+    """The first of some records, as many as fit into a result, one in any case: ``count`` of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, records: Iterable[Record]) -> None:
         self._lines: list[str] = []
-        self._left = LONGEST_RESULT
-        self.is_full = False
+        left = LONGEST_RESULT
+        for record in records:
+            line = to_json(
+                {name: value for name, value in record.items() if value not in (None, "")}
+            )
+            if self._lines and len(line) > left:
+                break
+            self._lines.append(line)
+            left -= len(line) + 1
+        self.count = len(self._lines)
 
-    def add(self, record: Record) -> bool:
-        """Add a record, the first one in any case; says whether it fitted."""
-        line = to_json({name: value for name, value in record.items() if value not in (None, "")})
-        if self._lines and len(line) > self._left:
-            self.is_full = True
-            return False
-        self._lines.append(line)
-        self._left -= len(line) + 1
-        return True
+    def result(self, notes: Iterable[str] = (), *, is_backward: bool = False) -> str:
+        """Write the result: the records between their marks, and what is to be known of them.
 
-    def result(self, notes: Iterable[str] = ()) -> str:
-        """Write the result: the records between their marks, and what is to be known of them."""
+        ``is_backward``: the last of them is to be the first.
+        """
         more = [note for note in notes if note]
         if not self._lines:
             return "\n".join(["Nothing was found.", *more])
+        lines = self._lines[::-1] if is_backward else self._lines
         mark = f"recorded-{secrets.token_hex(12)}"
-        return "\n".join([_WARNING, f"<{mark}>", *self._lines, f"</{mark}>", *more])
+        return "\n".join([_WARNING, f"<{mark}>", *lines, f"</{mark}>", *more])
 
 
 def cut(text: str, longest: int = LONGEST_TEXT) -> str:

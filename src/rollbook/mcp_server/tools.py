@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Literal
 
 import msgspec
@@ -63,18 +64,19 @@ class Tools:
         Begin here to learn how something was solved before. Each hit has its thread and a position:
         read_thread shows what was said and done around it.
         """
-        page = await self._state.search(
+        find = partial(
+            self._state.search,
             text,
-            limit=limit,
             cursor=cursor,
             roles=tuple(roles),
             sort=SearchSort.NEWEST if newest_first else SearchSort.RELEVANCE,
             since=_time(since),
             cwd=cwd,
         )
-        result = Page()
-        for hit in page.hits:
-            result.add(_hit(hit))
+        page = await find(limit=limit)
+        result = Page(map(_hit, page.hits))
+        if result.count < len(page.hits):  # for the cursor behind the last that fits
+            page = await find(limit=result.count)
         return result.result(
             [
                 _more(page.next_cursor),
@@ -99,19 +101,19 @@ class Tools:
         archived: Annotated[bool, Field(description="Archived threads instead.")] = False,
     ) -> str:
         """List earlier sessions, those with the latest turn first."""
-        page = await self._state.list_threads(
-            limit,
-            parse_cursor(cursor) if cursor else None,
-            SortKey.RECENCY_AT,
-            tuple(sources),
-            None,
-            archived,
+        find = partial(
+            self._state.list_threads,
+            anchor=parse_cursor(cursor) if cursor else None,
+            sort_key=SortKey.RECENCY_AT,
+            allowed_sources=tuple(sources),
+            archived_only=archived,
             cwd=cwd,
             title_contains=title_contains,
         )
-        result = Page()
-        for thread in page.items:
-            result.add(_thread(thread))
+        page = await find(limit)
+        result = Page(map(_thread, page.items))
+        if result.count < len(page.items):  # for the cursor behind the last that fits
+            page = await find(result.count)
         return result.result([_more(format_cursor(page.next_anchor) if page.next_anchor else None)])
 
     async def read_thread(
@@ -135,33 +137,26 @@ class Tools:
         )
         backward = at is None and after is None
         items = page.items[::-1] if backward else page.items
-        fitting: list[TranscriptItem] = []
-        sizes = Page()
-        for item in items:
-            if not sizes.add(_item(item, whole=whole_text)):
-                break
-            fitting.append(item)
-        ordered = fitting[::-1] if backward else fitting
-        result = Page()
-        for item in ordered:
-            result.add(_item(item, whole=whole_text))
-        cut_short = len(fitting) < len(items) and bool(ordered)
-        earlier = ordered[0].position if backward and cut_short else page.before
-        later = ordered[-1].position if not backward and cut_short else page.after
+        result = Page(_item(item, whole=whole_text) for item in items)
+        earlier, later = page.before, page.after
+        if result.count < len(items):
+            last = items[result.count - 1].position
+            earlier, later = (last, later) if backward else (earlier, last)
         return result.result(
             [
                 f"Earlier: before={earlier!r}" if earlier else "",
                 f"Later: after={later!r}" if later else "",
-            ]
+            ],
+            is_backward=backward,
         )
 
     async def get_dynamic_tools(self, thread_id: ThreadId) -> str:
         """Read which tools the client of a session had offered to its model, with their schemas."""
         resolved = await self._state.resolve_thread_id(thread_id)
         specs = await self._state.get_dynamic_tools(resolved) or []
-        result = Page()
-        shown = sum(result.add(_tool(spec)) for spec in specs)
-        return result.result([f"{len(specs) - shown} more don't fit." if result.is_full else ""])
+        result = Page(map(_tool, specs))
+        left = len(specs) - result.count
+        return result.result([f"{left} more don't fit." if left else ""])
 
     async def query_logs(
         self,
@@ -196,10 +191,9 @@ class Tools:
                 descending=True,
             )
         )
-        result = Page()
-        shown = [row for row in rows if result.add(_row(row))] if rows else []
-        more = len(shown) < len(rows) or len(rows) == limit
-        return result.result([f"More: before_id={shown[-1].id}" if more and shown else ""])
+        result = Page(map(_row, rows))
+        has_more = result.count < len(rows) or len(rows) == limit
+        return result.result([f"More: before_id={rows[result.count - 1].id}" if has_more else ""])
 
 
 def _time(text: str | None) -> datetime | None:
