@@ -13,8 +13,14 @@ from rollbook.model.usage import Tokens
 from rollbook.rollout import usage
 from rollbook.rollout.extract import reading
 from rollbook.rollout.layout import RolloutFile
-from rollbook.rollout.lines import MalformedLineError, RolloutItem, decode_line, text_of
-from rollbook.rollout.pages import segments_of
+from rollbook.rollout.lines import (
+    MalformedLineError,
+    RolloutItem,
+    decode_line,
+    object_of,
+    text_of,
+)
+from rollbook.rollout.pages import Segment, segments_of
 from rollbook.rollout.selection import Selection
 from rollbook.rollout.usage import UsageReader, UsageState, total_of, totals_in
 from rollbook.store.content_files import ContentFile
@@ -63,33 +69,34 @@ def beginning_of(home: Path, file: ContentFile, find_files: FindFiles) -> UsageS
     Where that can't be known, as the other rollout is gone, what was written while the fork was
     made is taken for copied.
     """
+    meta = next((r.payload for r in _records(home, file) if r.type == "session_meta"), {})
+    if "_" in file.key or object_of(meta, "history_base"):  # few do, and to look is dear
+        try:
+            before = _segment_before(home, file, find_files)
+        except RolloutError:
+            return UsageState()  # the total is then not what counts, but what its first record adds
+        if before is not None:
+            return UsageState(before=_last_total(home, before))
     try:
-        segments = segments_of(home, file.thread_id, find_files)
-    except RolloutError:
-        return UsageState()  # the total is then not what counts, but what its first record adds
+        source = parse_thread_id(text_of(meta, "forked_from_id"))
+    except InvalidThreadIdError:
+        return UsageState(before=Tokens())
+    return UsageState(copied=tuple(_copied(home, file, source, find_files)))
+
+
+def _segment_before(home: Path, file: ContentFile, find_files: FindFiles) -> Segment | None:
+    """Find the rollout that a thread was in before; None where this is its first."""
+    segments = segments_of(home, file.thread_id, find_files)
     keys = [segment.key for segment in segments]
     number = keys.index(file.key) if file.key in keys else 0
-    if number:
-        before = segments[number - 1]
-        with reading(home, before.file) as stream:
-            owner = before.key.partition("_")[0]
-            *_, last = (None, *totals_in(stream, owner, before.end))
-        return UsageState(before=last or Tokens())
-    source = _copied_from(home, file)
-    if source is None:
-        return UsageState(before=Tokens())
-    return UsageState(before=None, copied=tuple(_copied(home, file, source, find_files)))
+    return segments[number - 1] if number else None
 
 
-def _copied_from(home: Path, file: ContentFile) -> str | None:
-    """Say whose rollout one has copied; None where it begins by itself."""
-    for record in _records(home, file):
-        if record.type == "session_meta":
-            try:
-                return parse_thread_id(text_of(record.payload, "forked_from_id"))
-            except InvalidThreadIdError:
-                return None
-    return None
+def _last_total(home: Path, segment: Segment) -> Tokens:
+    owner = segment.key.partition("_")[0]
+    with reading(home, segment.file) as stream:
+        *_, last = (Tokens(), *totals_in(stream, owner, segment.end))
+    return last
 
 
 def _copied(home: Path, file: ContentFile, source: str, find_files: FindFiles) -> Iterator[Tokens]:
