@@ -313,7 +313,6 @@ class StateRuntime:
         Cost: one query, independent of depth; with tags, or pinned: as many threads as have them.
         Source: behaviour.md 68 to 78; unlike 75, a row with impossible values is left out.
         """
-        self._index.annotations.refresh()
         selection = self._filter(
             allowed_sources,
             model_providers,
@@ -349,7 +348,6 @@ class StateRuntime:
 
         Errors: UsageError for a negative limit.  Source: behaviour.md 76.
         """
-        self._index.annotations.refresh()
         selection = self._filter(
             allowed_sources,
             model_providers,
@@ -769,7 +767,6 @@ class StateRuntime:
         """
         from rollbook.content.pages import SearchRequest, search_page
 
-        self._index.annotations.refresh()
         selection = self._filter(
             allowed_sources,
             model_providers,
@@ -839,7 +836,6 @@ class StateRuntime:
         except ValueError as error:
             hint = f"there are {', '.join(UsageKey)}"
             raise UsageError(f"usage can't be told so: {error}", hint=hint) from error
-        self._index.annotations.refresh()
         selection = self._filter(
             allowed_sources,
             model_providers,
@@ -948,6 +944,8 @@ class StateRuntime:
         tags: Sequence[str],
         pinned: bool | None,
     ) -> ThreadFilter:
+        """Make a filter, by how threads are organised now."""
+        self._index.annotations.refresh()
         return ThreadFilter(
             sources=tuple(allowed_sources),
             providers=None if model_providers is None else tuple(model_providers),

@@ -8,6 +8,7 @@ from rollbook.cli import render
 from rollbook.cli.options import Settings, common_options, complete_thread_id
 from rollbook.cli.show import find_thread
 from rollbook.errors import UsageError
+from rollbook.model.documents import as_object
 from rollbook.model.thread import ThreadMetadata
 from rollbook.runtime import StateRuntime
 
@@ -85,7 +86,7 @@ def _change(
         found = [find_thread(state, text).id for text in thread_ids]
         changed = [change(state, thread_id) for thread_id in found]
     if settings.as_json:
-        render.echo_json([render.thread_object(thread) for thread in changed])
+        render.echo_json([as_object(thread) for thread in changed])
         return
     for thread in changed:
         render.echo(f"{thread.id}\t{render.marked_title_of(thread)}")

@@ -9,6 +9,7 @@ from rollbook.cli import render
 from rollbook.cli.options import Settings, common_options, complete_thread_id
 from rollbook.cli.show import find_thread
 from rollbook.errors import RollbookError
+from rollbook.model.documents import as_object
 from rollbook.model.thread import ThreadMetadata
 from rollbook.runtime import StateRuntime
 
@@ -54,7 +55,7 @@ def _move_all(
                 render.note_error(error.code, str(error), as_json=settings.as_json)
                 exit_code = exit_code or error.exit_code
     if settings.as_json:
-        render.echo_json([render.thread_object(thread) for thread in moved])
+        render.echo_json([as_object(thread) for thread in moved])
     else:
         for thread in moved:
             render.echo(f"{thread.id} is {done}: {render.printable(thread.rollout_path)}")

@@ -1,6 +1,5 @@
 """``rollbook delete`` and ``prune``: take threads away."""
 
-import re
 import sys
 from datetime import timedelta
 
@@ -9,13 +8,12 @@ import click
 from rollbook.cli import render
 from rollbook.cli.filters import Selection, filter_options
 from rollbook.cli.options import Settings, common_options, complete_thread_id
+from rollbook.cli.times import read_age
 from rollbook.errors import UsageError
 from rollbook.model.deletion import DeletionReport
 from rollbook.model.documents import as_object
 from rollbook.runtime import StateRuntime
 
-_AGE = re.compile(r"(\d{1,6})([hdw])", re.ASCII)
-_UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 _SHOWN = 20
 
 _rollout_option = click.option(
@@ -23,14 +21,6 @@ _rollout_option = click.option(
 )
 _dry_run_option = click.option("--dry-run", is_flag=True, help="Only tell what would go.")
 _yes_option = click.option("--yes", "-y", is_flag=True, help="Don't ask.")
-
-
-def _age(context: click.Context, parameter: click.Parameter, value: str) -> timedelta:
-    del context, parameter
-    match = _AGE.fullmatch(value.strip())
-    if match is None or not int(match[1]):
-        raise click.BadParameter(f"{value[:50]!r} is no age: say 180d, 26w or 12h")
-    return timedelta(**{_UNITS[match[2]]: int(match[1])})
 
 
 @click.command("delete", short_help="Remove threads, and every trace of them.")
@@ -64,7 +54,7 @@ def delete_command(
 @click.option(
     "--older-than",
     required=True,
-    callback=_age,
+    callback=read_age,
     metavar="AGE",
     help="Whose last turn is so long ago: 180d, 26w, 12h.",
 )

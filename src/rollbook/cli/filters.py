@@ -8,6 +8,7 @@ from typing import Any
 import click
 import msgspec
 
+from rollbook.cli.times import read_time, to_datetime
 from rollbook.model.paging import Anchor, SortKey, ThreadsPage
 from rollbook.model.thread import ThreadMetadata
 from rollbook.runtime import StateRuntime
@@ -50,7 +51,7 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def directory(self) -> str | None:
         """The absolute path of the directory that was asked for."""
-        return os.path.abspath(os.path.expanduser(self.cwd)) if self.cwd else None
+        return _absolute(self.cwd)
 
     def threads(self, state: StateRuntime) -> Iterator[ThreadMetadata]:
         """Read all of them, the newest first."""
@@ -61,6 +62,40 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
             if page.next_anchor is None:
                 return
             anchor = page.next_anchor
+
+
+class Reach(msgspec.Struct, frozen=True, kw_only=True):
+    """Where something is looked for that is in threads: archived ones, too, unless that is said."""
+
+    thread_id: str | None
+    since: int | None
+    until: int | None
+    archived: bool | None
+    sources: tuple[str, ...]
+    providers: tuple[str, ...]
+    cwd: str | None
+    project: str | None
+    tags: tuple[str, ...]
+    pinned: bool | None
+
+    def arguments(self, state: StateRuntime) -> dict[str, Any]:
+        """Give it as the arguments of :meth:`StateRuntime.search` and :meth:`StateRuntime.usage`."""
+        return {
+            "thread_id": state.resolve_thread_id(self.thread_id) if self.thread_id else None,
+            "since": to_datetime(self.since),
+            "until": to_datetime(self.until),
+            "allowed_sources": self.sources,
+            "model_providers": self.providers,
+            "archived": self.archived,
+            "cwd": _absolute(self.cwd),
+            "project": self.project,
+            "tags": self.tags,
+            "pinned": self.pinned,
+        }
+
+
+def _absolute(directory: str | None) -> str | None:
+    return os.path.abspath(os.path.expanduser(directory)) if directory else None
 
 
 _ORGANISED = (
@@ -89,21 +124,45 @@ _OPTIONS = (
 )
 
 
-def organised_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options about how threads are organised: project, tags, pinned."""
-    for option in reversed(_ORGANISED):
-        command = option(command)
-    return command
+_REACH = (
+    click.option("--since", callback=read_time, metavar="TIME", help="Only from then on."),
+    click.option("--until", callback=read_time, metavar="TIME", help="Only before then."),
+    click.option("--thread-id", metavar="ID", help="Only in this thread."),
+    click.option(
+        "--archived/--active", default=None, help="Only archived threads, or only others."
+    ),
+    click.option("--source", "sources", multiple=True, metavar="SOURCE", help="Only from there."),
+    click.option(
+        "--provider", "providers", multiple=True, metavar="NAME", help="Only with that one."
+    ),
+    click.option("--cwd", metavar="DIR", help="Only in threads that work in this directory."),
+    *_ORGANISED,
+)
 
 
 def filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command these options, and pass them to it as its ``selection``."""
+    """Give a command options that choose threads, and pass them to it as its ``selection``."""
+    return _with(command, _OPTIONS, "selection", Selection)
+
+
+def reach_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command options that say where to look, and pass them to it as its ``reach``."""
+    return _with(command, _REACH, "reach", Reach)
+
+
+def _with(
+    command: Callable[..., Any],
+    options: tuple[Callable[[Any], Any], ...],
+    name: str,
+    kind: type[msgspec.Struct],
+) -> Callable[..., Any]:
+    """Give a command options, and pass them to it as one argument of a name and a kind."""
 
     @wraps(command)
-    def with_selection(*arguments: Any, **options: Any) -> Any:
-        chosen = {name: options.pop(name) for name in Selection.__struct_fields__}
-        return command(*arguments, selection=Selection(**chosen), **options)
+    def gathered(*arguments: Any, **given: Any) -> Any:
+        chosen = {each: given.pop(each) for each in kind.__struct_fields__}
+        return command(*arguments, **{name: kind(**chosen)}, **given)
 
-    for option in reversed(_OPTIONS):
-        with_selection = option(with_selection)
-    return with_selection
+    for option in reversed(options):
+        gathered = option(gathered)
+    return gathered

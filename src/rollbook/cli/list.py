@@ -9,6 +9,7 @@ from rollbook.cli.filters import Selection, filter_options
 from rollbook.cli.options import Settings, common_options
 from rollbook.cli.sync import sync_once
 from rollbook.errors import UsageError
+from rollbook.model.documents import as_object
 from rollbook.model.paging import SortKey, ThreadsPage, format_cursor, parse_cursor
 from rollbook.model.thread import ThreadMetadata
 
@@ -59,7 +60,7 @@ def list_command(
         page = selection.page(state, limit, anchor, SortKey(sort))
     next_cursor = format_cursor(page.next_anchor) if page.next_anchor else None
     if settings.as_json:
-        items = [render.thread_object(thread) for thread in page.items]
+        items = [as_object(thread) for thread in page.items]
         render.echo_json({"items": items, "next_cursor": next_cursor})
     elif render.on_terminal():
         _show_table(page, SortKey(sort), next_cursor)

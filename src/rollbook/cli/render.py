@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from rollbook.model.documents import as_object, to_json
+from rollbook.model.documents import to_json
 from rollbook.model.thread import DynamicToolSpec, ThreadMetadata
 from rollbook.model.times import format_time
 
@@ -39,11 +39,6 @@ def printable_lines(text: str) -> list[str]:
     """Break text into lines that a terminal can be given as they are; at least one."""
     lines = text.rstrip("\n").split("\n")
     return [_UNSAFE.sub("\ufffd", line.removesuffix("\r").expandtabs()) for line in lines]
-
-
-def thread_object(thread: ThreadMetadata) -> dict[str, Any]:
-    """Make the JSON object of a thread: its fields, with times as epoch seconds."""
-    return as_object(thread)
 
 
 def tool_object(tool: DynamicToolSpec) -> dict[str, Any]:

@@ -1,19 +1,17 @@
 """``rollbook search``: the messages that say something."""
 
-import os
 from collections.abc import Iterator
 from itertools import islice
 
 import click
-import msgspec
 
 from rollbook.cli import render
-from rollbook.cli.filters import organised_options
+from rollbook.cli.filters import Reach, reach_options
 from rollbook.cli.options import Settings, common_options
 from rollbook.cli.sync import sync_once
-from rollbook.cli.times import read_time, to_datetime
+from rollbook.model.documents import as_object
 from rollbook.model.search import ROLES, SearchHit, SearchPage, SearchSort
-from rollbook.model.times import format_time, to_epoch
+from rollbook.model.times import format_time
 
 _SHOWN_OF_THREAD = 3
 _SHOWN_ID = 18
@@ -39,17 +37,10 @@ _SPEAKERS = {"user": "you", "assistant": "agent", "tool": "tool"}
     show_default=True,
     help="The best first, of which newer is better, or just the newest.",
 )
-@click.option("--since", callback=read_time, metavar="TIME", help="Only said from then on.")
-@click.option("--until", callback=read_time, metavar="TIME", help="Only said before then.")
-@click.option("--thread-id", metavar="ID", help="Only in this thread.")
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, metavar="N")
 @click.option("--cursor", metavar="CURSOR", help="Go on where a page ended.")
-@click.option("--archived/--active", default=None, help="Only archived threads, or only others.")
-@click.option("--source", "sources", multiple=True, metavar="SOURCE", help="Only from there.")
-@click.option("--provider", "providers", multiple=True, metavar="NAME", help="Only with that one.")
-@click.option("--cwd", metavar="DIR", help="Only in threads that work in this directory.")
 @click.option("--title", metavar="TEXT", help="Only in threads with this text in their title.")
-@organised_options
+@reach_options
 @common_options
 def search_command(
     settings: Settings,
@@ -58,18 +49,9 @@ def search_command(
     substring: bool,
     roles: tuple[str, ...],
     sort: str,
-    since: int | None,
-    until: int | None,
-    thread_id: str | None,
     limit: int,
     cursor: str | None,
-    archived: bool | None,
-    sources: tuple[str, ...],
-    providers: tuple[str, ...],
-    cwd: str | None,
-    project: str | None,
-    tags: tuple[str, ...],
-    pinned: bool | None,
+    reach: Reach,
     title: str | None,
 ) -> None:
     """Find messages by what they say, the best first.
@@ -93,16 +75,7 @@ def search_command(
             sort=SearchSort(sort),
             substring=substring,
             roles=roles or ("user", "assistant"),
-            thread_id=state.resolve_thread_id(thread_id) if thread_id else None,
-            since=to_datetime(since),
-            until=to_datetime(until),
-            allowed_sources=sources,
-            model_providers=providers,
-            archived=archived,
-            cwd=os.path.abspath(os.path.expanduser(cwd)) if cwd else None,
-            project=project,
-            tags=tags,
-            pinned=pinned,
+            **reach.arguments(state),
             title_contains=title,
         )
     if settings.as_json:
@@ -128,10 +101,7 @@ def page_object(page: SearchPage) -> dict[str, object]:
 
 def hit_object(hit: SearchHit) -> dict[str, object]:
     """Make the JSON object of a hit."""
-    return msgspec.structs.asdict(hit) | {
-        "thread": render.thread_object(hit.thread),
-        "time": None if hit.time is None else to_epoch(hit.time),
-    }
+    return as_object(hit) | {"thread": as_object(hit.thread)}
 
 
 def _plain_row(hit: SearchHit) -> str:

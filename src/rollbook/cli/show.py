@@ -8,7 +8,7 @@ import click
 from rollbook.cli import render
 from rollbook.cli.options import Settings, common_options, complete_thread_id
 from rollbook.errors import ThreadNotFoundError
-from rollbook.model.documents import to_json
+from rollbook.model.documents import as_object, to_json
 from rollbook.model.lineage import LineageNode, Relation
 from rollbook.model.thread import DynamicToolSpec, ThreadMetadata
 from rollbook.model.transcript import TranscriptPage
@@ -65,7 +65,7 @@ def show_command(
         exists = state.rollout_exists(thread)
         tree = state.lineage(thread.id)
     if settings.as_json:
-        value = render.thread_object(thread)
+        value = as_object(thread)
         value["dynamic_tools"] = [render.tool_object(tool) for tool in specs]
         value["rollout_exists"] = exists
         value["lineage"] = list(lineage_objects(tree))

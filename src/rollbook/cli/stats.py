@@ -14,10 +14,9 @@ import click
 import msgspec
 
 from rollbook.cli import render
-from rollbook.cli.filters import organised_options
+from rollbook.cli.filters import Reach, reach_options
 from rollbook.cli.options import Settings, common_options
 from rollbook.cli.sync import sync_once
-from rollbook.cli.times import read_time, to_datetime
 from rollbook.errors import UsageError
 from rollbook.model.prices import Prices, read_prices
 from rollbook.model.usage import UsageKey, UsageReport, UsageRow
@@ -38,39 +37,25 @@ _CENT = Decimal("0.01")
     type=click.Choice([key.value for key in UsageKey]),
     help="A row for each; may be given several times.  [default: day]",
 )
-@click.option("--since", callback=read_time, metavar="TIME", help="From then on.  [default: 30d]")
-@click.option("--until", callback=read_time, metavar="TIME", help="Before then.")
-@click.option("--all", "everything", is_flag=True, help="From the beginning on.")
+@click.option(
+    "--all", "everything", is_flag=True, help="From the beginning on; without, the last 30 days."
+)
 @click.option("--time-zone", metavar="NAME", help="Whose days, as Asia/Tokyo.  [default: yours]")
-@click.option("--thread-id", metavar="ID", help="Only in this thread.")
-@click.option("--archived/--active", default=None, help="Only archived threads, or only others.")
-@click.option("--source", "sources", multiple=True, metavar="SOURCE", help="Only from there.")
-@click.option("--provider", "providers", multiple=True, metavar="NAME", help="Only with that one.")
-@click.option("--cwd", metavar="DIR", help="Only in threads that work in this directory.")
 @click.option(
     "--prices",
     type=click.Path(path_type=Path),
     help=f"Your prices.  [default: ${_PRICES}, else HOME/rollbook/prices.toml if it is there]",
 )
 @click.option("--csv", "as_csv", is_flag=True, help="Answer with comma-separated values.")
-@organised_options
+@reach_options
 @common_options
 def stats_command(
     settings: Settings,
     *,
     keys: tuple[str, ...],
-    since: int | None,
-    until: int | None,
     everything: bool,
     time_zone: str | None,
-    thread_id: str | None,
-    archived: bool | None,
-    sources: tuple[str, ...],
-    providers: tuple[str, ...],
-    cwd: str | None,
-    project: str | None,
-    tags: tuple[str, ...],
-    pinned: bool | None,
+    reach: Reach,
     prices: Path | None,
     as_csv: bool,
 ) -> None:
@@ -87,23 +72,14 @@ def stats_command(
     """
     if as_csv and settings.as_json:
         raise UsageError("--csv and --json contradict each other", hint="give one of them")
-    if since is None and not everything:
-        since = int(time.time()) - _DEFAULT_S
+    if reach.since is None and not everything:
+        reach = msgspec.structs.replace(reach, since=int(time.time()) - _DEFAULT_S)
     with settings.open() as state:
         sync_once(state, settings, metadata_only=False)
         report = state.usage(
             tuple(map(UsageKey, keys or (UsageKey.DAY.value,))),
-            since=to_datetime(since),
-            until=to_datetime(until),
             time_zone=_zone(time_zone),
-            thread_id=state.resolve_thread_id(thread_id) if thread_id else None,
-            allowed_sources=sources,
-            model_providers=providers,
-            archived=archived,
-            cwd=os.path.abspath(os.path.expanduser(cwd)) if cwd else None,
-            project=project,
-            tags=tags,
-            pinned=pinned,
+            **reach.arguments(state),
             prices=_prices(state, prices),
         )
     if settings.as_json:

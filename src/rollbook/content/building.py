@@ -13,15 +13,15 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 
-from rollbook.content.places import folded_text
+from rollbook.content.places import by_key, folded_text
 from rollbook.content.reading import ContentReader, Part
 from rollbook.content.texts import FoldedChunk
 from rollbook.content.words import spaced
 from rollbook.errors import RolloutError
+from rollbook.index.progress import Meter
 from rollbook.index.repair import rollouts_of
-from rollbook.model.outcome import ProgressCallback, SyncProgress, SyncStage
+from rollbook.model.outcome import ProgressCallback, SyncStage
 from rollbook.model.search import TextScope
-from rollbook.rollout.layout import is_archived_path, position_key
 from rollbook.store import content_files, files, texts, usage
 from rollbook.store.content_files import ContentFile
 from rollbook.store.engine import Engine, Transaction
@@ -55,10 +55,9 @@ class Building:
         self._index = index
         self._home = home
         self._rebuild = rebuild
-        self._progress = progress
+        self._meter = Meter(progress, SyncStage.CONTENT)
         self._stop = stop or threading.Event()
         self._recent: dict[int, str] = {}  # what is said in chunks whose group isn't complete
-        self._files_done = self._files_total = self._bytes_done = self._bytes_total = 0
 
     def run(self, thread_ids: Collection[str] | None = None, changed: Collection[str] = ()) -> bool:
         """Do it; says whether it came to its end.
@@ -92,8 +91,7 @@ class Building:
             if self._rebuild or not _is_read(known.get(key), file)
         ]
         changed.sort(key=lambda pair: PurePosixPath(pair[1].path).name, reverse=True)
-        self._files_total = len(changed)
-        self._bytes_total = sum(file.size for _, file in changed)
+        self._meter.expect([file.size for _, file in changed])
         added = 0
         for batch in self._batches(changed):
             with self._content.write() as tx:
@@ -123,13 +121,12 @@ class Building:
     def _present(
         self, thread_ids: Collection[str] | None, scope: TextScope
     ) -> dict[str, ContentFile]:
-        """Find the rollouts that the index has; of copies in both places the archived one counts."""
+        """Find the rollouts that the index has, by key."""
         with self._index.read() as tx:
-            rows = files.located(tx, thread_ids)
-        rows.sort(key=lambda row: is_archived_path(row.path))
+            rows = by_key(files.located(tx, thread_ids))
         return {
-            position_key(row.path): ContentFile(
-                key=position_key(row.path),
+            key: ContentFile(
+                key=key,
                 thread_id=row.thread_id,
                 path=row.path,
                 compressed=row.compressed,
@@ -138,7 +135,7 @@ class Building:
                 inode=row.inode,
                 scope=scope,
             )
-            for row in rows
+            for key, row in rows.items()
         }
 
     def _batches(
@@ -156,7 +153,7 @@ class Building:
                     batch, characters, since = [], 0, time.monotonic()
                 if self._stop.is_set():
                     break
-            self._report(file)
+            self._meter.advance(file.size)
             if self._stop.is_set():
                 break
         if batch:
@@ -175,20 +172,6 @@ class Building:
             if not isinstance(error.__cause__, FileNotFoundError):  # moved or gone: seen next time
                 count(ERRORS, rollbook_stage="content", error_type=type(error).__name__)
                 _log.warning("not searchable: %s", error.message)
-
-    def _report(self, file: ContentFile) -> None:
-        self._files_done += 1
-        self._bytes_done += file.size
-        if self._progress:
-            self._progress(
-                SyncProgress(
-                    files_done=self._files_done,
-                    files_total=self._files_total,
-                    bytes_done=self._bytes_done,
-                    bytes_total=self._bytes_total,
-                    stage=SyncStage.CONTENT,
-                )
-            )
 
     def _store(self, tx: Transaction, batch: list[Part]) -> None:
         for part in batch:

@@ -10,6 +10,7 @@ from rollbook.forks import renew_after_fork
 from rollbook.index.lock import sync_lock
 from rollbook.model.outcome import ProgressCallback
 from rollbook.model.search import TextScope
+from rollbook.rollout.layout import beside_state
 from rollbook.store import content_files, texts
 from rollbook.store.content_files import ContentState
 from rollbook.store.engine import CONTENT, Engine, Transaction
@@ -133,5 +134,4 @@ class ContentDatabase:
 
 def content_beside(state: Path) -> Path:
     """Where the content of a state database is: ``content.sqlite`` beside ``state.sqlite``."""
-    name = "content.sqlite" if state.name == "state.sqlite" else f"{state.stem}.content.sqlite"
-    return state.with_name(name)
+    return beside_state(state, "content.sqlite")

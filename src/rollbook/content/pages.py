@@ -7,6 +7,7 @@ from datetime import datetime
 import msgspec
 
 from rollbook.content.database import ContentDatabase
+from rollbook.content.places import by_key
 from rollbook.content.query import Query, parse_query
 from rollbook.content.search import Asked, Match, find, snippet
 from rollbook.errors import InvalidCursorError, UsageError
@@ -14,7 +15,6 @@ from rollbook.index.home import HomeIndex
 from rollbook.model.paging import ThreadFilter
 from rollbook.model.search import ROLES, SearchHit, SearchPage, SearchSort, TextScope
 from rollbook.model.times import from_epoch, to_epoch, whole_seconds
-from rollbook.rollout.layout import is_archived_path, position_key
 from rollbook.store import files, threads
 from rollbook.store.files import Located
 
@@ -58,9 +58,7 @@ def search_page(
     def rollouts(thread_ids: set[str]) -> dict[str, Located]:
         with index.read() as tx:
             allowed = threads.among(tx, thread_ids, request.threads, anywhere=request.anywhere)
-            found = files.located(tx, allowed)
-        found.sort(key=lambda rollout: is_archived_path(rollout.path))
-        return {position_key(rollout.path): rollout for rollout in found}
+            return by_key(files.located(tx, allowed))
 
     asked = Asked(
         query=query,

@@ -6,13 +6,20 @@ from pathlib import Path
 from rollbook.content.words import fold
 from rollbook.errors import RolloutError
 from rollbook.rollout.extract import reading
-from rollbook.rollout.layout import RolloutFile
+from rollbook.rollout.layout import RolloutFile, is_archived_path, position_key
 from rollbook.rollout.lines import MalformedLineError, RolloutItem, decode_line
 from rollbook.rollout.transcript import searchable
 from rollbook.store.content_files import ContentFile
+from rollbook.store.files import Located
 from rollbook.store.texts import Chunk
 
 Place = tuple[int, int]  # offset and length of a line in bytes
+
+
+def by_key(found: Iterable[Located]) -> dict[str, Located]:
+    """Give rollouts by what names them wherever they are; of copies the archived one counts."""
+    ordered = sorted(found, key=lambda rollout: is_archived_path(rollout.path))
+    return {position_key(rollout.path): rollout for rollout in ordered}
 
 
 def records_at(

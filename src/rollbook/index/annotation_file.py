@@ -19,6 +19,7 @@ from rollbook.filesystem import make_private, open_regular, sync_directory
 from rollbook.index.lock import held, lock_path
 from rollbook.model.annotation import Line, canonical
 from rollbook.model.thread import parse_thread_id
+from rollbook.rollout.layout import beside_state
 
 _WAIT_S = 30.0
 _log = logging.getLogger(__name__)
@@ -116,8 +117,7 @@ class AnnotationFile:
 
 def annotations_beside(state: Path) -> Path:
     """Where the annotations of a state database are: ``annotations.jsonl`` beside ``state.sqlite``."""
-    is_usual = state.name == "state.sqlite"
-    return state.with_name("annotations.jsonl" if is_usual else f"{state.stem}.annotations.jsonl")
+    return beside_state(state, "annotations.jsonl")
 
 
 def _repair(descriptor: int) -> None:

@@ -15,7 +15,8 @@ from pathlib import Path, PurePosixPath
 from rollbook.errors import RollbookError, RolloutError
 from rollbook.index.extraction import Failure, Gone, Job, Result, run_all
 from rollbook.index.indexer import Indexer, is_ahead
-from rollbook.model.outcome import BackfillStats, ProgressCallback, RolloutFailure, SyncProgress
+from rollbook.index.progress import Meter
+from rollbook.model.outcome import BackfillStats, ProgressCallback, RolloutFailure, SyncStage
 from rollbook.rollout.layout import (
     ROOTS,
     HomeListing,
@@ -69,7 +70,7 @@ class Backfill:
         self._workers = workers or min(4, os.cpu_count() or 1)
         self._rebuild = rebuild
         self._remove_missing = remove_missing
-        self._progress = progress
+        self._meter = Meter(progress, SyncStage.METADATA)
         self._stop = stop or threading.Event()
         self._failures: list[RolloutFailure] = []
         self._names_state = stat_names(home)
@@ -77,7 +78,6 @@ class Backfill:
         self.names = self._read_names() if names is None else names
         self._indexer = Indexer(engine, home, default_provider, self.names, rebuild=rebuild)
         self._counts = {"indexed": 0, "unchanged": 0, "parse_errors": 0, "bytes_read": 0}
-        self._files_done = self._files_total = self._bytes_done = self._bytes_total = 0
         self._moved: set[str] = set()  # rollout paths that were followed to another place
         self._lost: list[str] = []  # those that were no longer there when they were to be read
         self.changed: set[str] = set()
@@ -254,8 +254,7 @@ class Backfill:
             return [self._indexer.plan(tx, file, known.get(file.path)) for file in changed]
 
     def _read(self, jobs: list[Job], workers: int) -> None:
-        self._files_total += len(jobs)
-        self._bytes_total += sum(job.file.size for job in jobs)
+        self._meter.expect([job.file.size for job in jobs])
         batch: list[tuple[Job, Result]] = []
         batch_started = time.monotonic()
         with closing(run_all(self._home, self._default_provider, jobs, workers)) as results:
@@ -265,24 +264,11 @@ class Backfill:
                 if len(batch) >= _BATCH or time.monotonic() - batch_started > _MAX_BATCH_S:
                     self._indexer.store(batch)
                     batch, batch_started = [], time.monotonic()
-                self._report(job)
+                self._meter.advance(job.file.size)
                 if self._stop.is_set():
                     break
         if batch:
             self._indexer.store(batch)
-
-    def _report(self, job: Job) -> None:
-        self._files_done += 1
-        self._bytes_done += job.file.size
-        if self._progress:
-            self._progress(
-                SyncProgress(
-                    files_done=self._files_done,
-                    files_total=self._files_total,
-                    bytes_done=self._bytes_done,
-                    bytes_total=self._bytes_total,
-                )
-            )
 
     def _read_names(self) -> dict[str, str]:
         try:

@@ -6,7 +6,7 @@ from typing import Self
 
 from rollbook.errors import DatabaseDamagedError, DatabaseError, UsageError
 from rollbook.model.log import LogQuery, LogRow
-from rollbook.rollout.layout import resolve_home, state_path
+from rollbook.rollout.layout import beside_state, resolve_home, state_path
 from rollbook.store import logs
 from rollbook.store.engine import STATE, Transaction
 from rollbook.store.snapshot import Snapshot
@@ -111,6 +111,4 @@ def _message_column(tx: Transaction) -> str:
 
 def logs_beside(state: Path) -> Path:
     """Where the logs of a state database are: ``logs.sqlite`` beside ``state.sqlite``."""
-    return state.with_name(
-        "logs.sqlite" if state.name == "state.sqlite" else f"{state.stem}.logs.sqlite"
-    )
+    return beside_state(state, "logs.sqlite")

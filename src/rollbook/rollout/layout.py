@@ -86,6 +86,14 @@ def state_path(home: Path | None, database: str | os.PathLike[str] | None = None
     return Path(os.path.abspath(Path(location).expanduser()))
 
 
+def beside_state(state: Path, name: str) -> Path:
+    """Where a file of a state is that isn't its database: beside that, and named after it.
+
+    ``logs.sqlite`` is beside ``state.sqlite``, and ``other.logs.sqlite`` beside ``other.sqlite``.
+    """
+    return state.with_name(name if state.name == "state.sqlite" else f"{state.stem}.{name}")
+
+
 def is_rollout_name(name: str) -> bool:
     """Say whether a file name has the shape of a rollout's, plain or compressed."""
     return name.startswith(PREFIX) and name.endswith((SUFFIX, COMPRESSED_SUFFIX))

@@ -162,16 +162,14 @@ class TranscriptReader:
         """Read items from a place on; says where to go on, if there are more."""
         items: list[TranscriptItem] = []
         first = place if skips_first else None
-        last = ""
         for at, item in self._items_from(place):
             if at == first:
                 continue
             if item is None:  # enough was read
                 return items, items[-1].position if items else self._position(at)
             if len(items) == limit:
-                return items, last
+                return items, items[-1].position
             items.append(item)
-            last = item.position
         return items, None
 
     def _backward(self, place: _Place, limit: int) -> tuple[list[TranscriptItem], str | None]:

@@ -1,9 +1,9 @@
 """The index of what was said in threads: which chunks of a rollout have which words.
 
-A *chunk* is a few messages that follow each other.  Its words are in full-text indexes, of
-messages and of tools, without order or count; which trigrams 32 chunks have is in another, for parts
-of words.  None keeps the text: it is in the rollouts, and what the indexes find has to be looked at there.  So an index may
-say too much, never too little.
+A *chunk* is a few messages that follow each other.  Its words are in full-text indexes, of messages
+and of tools, without order or count; which trigrams 32 chunks have is in another, for parts of words.
+None keeps the text: it is in the rollouts, and what the indexes find has to be looked at there.  So an
+index may say too much, never too little.
 """
 
 from collections.abc import Collection
