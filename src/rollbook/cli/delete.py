@@ -6,13 +6,15 @@ from datetime import timedelta
 import click
 
 from rollbook.cli import render
-from rollbook.cli.filters import Selection, filter_options
+from rollbook.cli.filters import filter_options
 from rollbook.cli.options import Settings, common_options, complete_thread_id
 from rollbook.cli.times import read_age
 from rollbook.errors import UsageError
 from rollbook.model.deletion import DeletionReport
 from rollbook.model.documents import as_object
+from rollbook.model.labels import size_text
 from rollbook.runtime import StateRuntime
+from rollbook.selection import Selection
 
 _SHOWN = 20
 
@@ -100,7 +102,7 @@ def prune_command(
             allowed_sources=selection.sources,
             model_providers=selection.providers,
             archived_only=selection.archived,
-            cwd=selection.directory,
+            cwd=selection.cwd,
             title_contains=selection.title,
             include_silent=selection.everything,
             project=selection.project,
@@ -146,7 +148,7 @@ def _lines(report: DeletionReport) -> list[str]:
             (
                 thread.id,
                 render.age_of(thread.recency_at),
-                render.size_of(thread.rollout_bytes),
+                size_text(thread.rollout_bytes),
                 render.printable(thread.title[:1000]) or "(nothing said)",
             )
         )
@@ -156,7 +158,7 @@ def _lines(report: DeletionReport) -> list[str]:
 
 def _summary(report: DeletionReport) -> str:
     number = len(report.threads)
-    size = render.size_of(report.rollout_bytes)
+    size = size_text(report.rollout_bytes)
     rollouts = (
         f"and their rollouts, {size}" if report.with_rollouts else f"but no rollouts ({size})"
     )

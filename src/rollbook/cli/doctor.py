@@ -14,8 +14,9 @@ from rollbook.cli.options import Settings, common_options
 from rollbook.cli.sync import progress_bar
 from rollbook.doctor.checks import INTEGRITY_WITHIN_S, examine_home
 from rollbook.doctor.repair import repair_home
-from rollbook.doctor.report import Finding, Report, Status, number
+from rollbook.doctor.report import Finding, Report, Status
 from rollbook.errors import DatabaseDamagedError, HomeError, RollbookError
+from rollbook.model.labels import number
 
 _MARKS = {
     Status.OK: ("✓", "+", "green"),
@@ -55,9 +56,9 @@ def doctor_command(settings: Settings, *, repair: bool, full: bool) -> None:
     repairs = _repair(settings) if repair else []
     report = examine_home(settings.home, settings.database, within_s=within_s)
     if settings.as_json:
-        checks = [_as_object(finding) for finding in report.findings]
+        checks = [finding.as_object() for finding in report.findings]
         value = {"healthy": report.is_healthy, "checks": checks, "repairs": repairs}
-        render.echo_json(_encodable(value))
+        render.echo_json(value)
     elif render.on_terminal():
         _show(report)
     else:
@@ -86,27 +87,6 @@ def _repair(settings: Settings) -> list[str]:
         if not repairs and not settings.as_json:
             render.echo("nothing had to be repaired")
     return repairs
-
-
-def _as_object(finding: Finding) -> dict[str, Any]:
-    return {
-        "check": finding.check,
-        "status": finding.status,
-        "message": finding.sentence,
-        "hint": finding.hint,
-        "details": finding.details,
-    }
-
-
-def _encodable(value: Any) -> Any:
-    """Make text of what isn't: names of files may be any bytes."""
-    if isinstance(value, str):
-        return value.encode(errors="backslashreplace").decode()
-    if isinstance(value, list):
-        return [_encodable(item) for item in value]
-    if isinstance(value, dict):
-        return {key: _encodable(item) for key, item in value.items()}
-    return value
 
 
 def _show(report: Report) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from rollbook.cli import render
-from rollbook.cli.filters import Selection, filter_options
+from rollbook.cli.filters import filter_options
 from rollbook.cli.options import Settings, common_options, complete_thread_id
 from rollbook.cli.show import find_thread
 from rollbook.cli.sync import sync_once
@@ -16,6 +16,7 @@ from rollbook.errors import ExportError, RollbookError, UsageError
 from rollbook.export.documents import DocumentFormat, thread_document, write_document
 from rollbook.model.thread import ThreadMetadata
 from rollbook.runtime import StateRuntime
+from rollbook.selection import Selection
 
 
 @click.command("export", short_help="Write threads as Markdown, HTML or JSON.")
@@ -66,7 +67,7 @@ def export_command(
         if form not in (None, DocumentFormat.JSON):
             raise UsageError(f"--json and --format {form} contradict each other")
         form = DocumentFormat.JSON
-    if thread_ids and selection != _NO_SELECTION:
+    if thread_ids and selection != Selection():
         raise UsageError("threads are chosen by id or by options", hint="leave out one of them")
     writer = _Writer(DocumentFormat(form or DocumentFormat.MARKDOWN), not no_tools, redact, force)
     with settings.open() as state:
@@ -88,11 +89,6 @@ def export_command(
         _tell(writer.replaced)
     if writer.failed:
         raise ExportError(f"{writer.failed} threads could not be written")
-
-
-_NO_SELECTION = Selection(
-    archived=False, sources=(), providers=(), cwd=None, title=None, everything=False
-)
 
 
 class _Writer:

@@ -1,100 +1,21 @@
 """Options that choose threads, the same in each command that takes many."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
 import click
 import msgspec
 
-from rollbook.cli.times import read_time, to_datetime
-from rollbook.model.paging import Anchor, SortKey, ThreadsPage
-from rollbook.model.thread import ThreadMetadata
-from rollbook.runtime import StateRuntime
-
-_AT_ONCE = 200
+from rollbook.cli.times import read_time
+from rollbook.selection import Reach, Selection
 
 
-class Selection(msgspec.Struct, frozen=True, kw_only=True):
-    """Which threads were asked for."""
-
-    archived: bool
-    sources: tuple[str, ...]
-    providers: tuple[str, ...]
-    cwd: str | None
-    title: str | None
-    everything: bool
-    project: str | None = None
-    tags: tuple[str, ...] = ()
-    pinned: bool | None = None
-
-    def page(
-        self, state: StateRuntime, limit: int, anchor: Anchor | None, sort: SortKey
-    ) -> ThreadsPage:
-        """Read a page of them."""
-        return state.list_threads(
-            limit,
-            anchor,
-            sort,
-            self.sources,
-            self.providers,
-            self.archived,
-            cwd=self.directory,
-            title_contains=self.title,
-            include_silent=self.everything,
-            project=self.project,
-            tags=self.tags,
-            pinned=self.pinned,
-        )
-
-    @property
-    def directory(self) -> str | None:
-        """The absolute path of the directory that was asked for."""
-        return _absolute(self.cwd)
-
-    def threads(self, state: StateRuntime) -> Iterator[ThreadMetadata]:
-        """Read all of them, the newest first."""
-        anchor = None
-        while True:
-            page = self.page(state, _AT_ONCE, anchor, SortKey.CREATED_AT)
-            yield from page.items
-            if page.next_anchor is None:
-                return
-            anchor = page.next_anchor
-
-
-class Reach(msgspec.Struct, frozen=True, kw_only=True):
-    """Where something is looked for that is in threads: archived ones, too, unless that is said."""
-
-    thread_id: str | None
-    since: int | None
-    until: int | None
-    archived: bool | None
-    sources: tuple[str, ...]
-    providers: tuple[str, ...]
-    cwd: str | None
-    project: str | None
-    tags: tuple[str, ...]
-    pinned: bool | None
-
-    def arguments(self, state: StateRuntime) -> dict[str, Any]:
-        """Give it as the arguments of :meth:`StateRuntime.search` and :meth:`StateRuntime.usage`."""
-        return {
-            "thread_id": state.resolve_thread_id(self.thread_id) if self.thread_id else None,
-            "since": to_datetime(self.since),
-            "until": to_datetime(self.until),
-            "allowed_sources": self.sources,
-            "model_providers": self.providers,
-            "archived": self.archived,
-            "cwd": _absolute(self.cwd),
-            "project": self.project,
-            "tags": self.tags,
-            "pinned": self.pinned,
-        }
-
-
-def _absolute(directory: str | None) -> str | None:
+def _absolute(
+    context: click.Context, parameter: click.Parameter, directory: str | None
+) -> str | None:
+    del context, parameter
     return os.path.abspath(os.path.expanduser(directory)) if directory else None
 
 
@@ -115,7 +36,9 @@ _OPTIONS = (
     click.option(
         "--provider", "providers", multiple=True, metavar="NAME", help="Only with that one."
     ),
-    click.option("--cwd", metavar="DIR", help="Only those that work in this directory."),
+    click.option(
+        "--cwd", callback=_absolute, metavar="DIR", help="Only those that work in this directory."
+    ),
     click.option("--title", metavar="TEXT", help="Only those with this text in their title."),
     *_ORGANISED,
     click.option(
@@ -135,7 +58,13 @@ _REACH = (
     click.option(
         "--provider", "providers", multiple=True, metavar="NAME", help="Only with that one."
     ),
-    click.option("--cwd", metavar="DIR", help="Only in threads that work in this directory."),
+    click.option(
+        "--cwd",
+        callback=_absolute,
+        metavar="DIR",
+        help="Only in threads that work in this directory.",
+    ),
+    click.option("--title", metavar="TEXT", help="Only in threads with this text in their title."),
     *_ORGANISED,
 )
 

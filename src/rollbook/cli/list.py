@@ -5,13 +5,14 @@ from datetime import datetime
 import click
 
 from rollbook.cli import render
-from rollbook.cli.filters import Selection, filter_options
+from rollbook.cli.filters import filter_options
 from rollbook.cli.options import Settings, common_options
 from rollbook.cli.sync import sync_once
 from rollbook.errors import UsageError
-from rollbook.model.documents import as_object
+from rollbook.model.documents import threads_object
 from rollbook.model.paging import SortKey, ThreadsPage, format_cursor, parse_cursor
 from rollbook.model.thread import ThreadMetadata
+from rollbook.selection import Selection
 
 _WIDE = 120  # columns of a terminal; narrower ones show what people look for first
 _SHOWN_ID = 18  # time and some chance: as good as unambiguous
@@ -58,12 +59,10 @@ def list_command(
     with settings.open() as state:
         sync_once(state, settings, metadata_only=True)
         page = selection.page(state, limit, anchor, SortKey(sort))
-    next_cursor = format_cursor(page.next_anchor) if page.next_anchor else None
     if settings.as_json:
-        items = [as_object(thread) for thread in page.items]
-        render.echo_json({"items": items, "next_cursor": next_cursor})
+        render.echo_json(threads_object(page))
     elif render.on_terminal():
-        _show_table(page, SortKey(sort), next_cursor)
+        _show_table(page, SortKey(sort))
     else:
         for thread in page.items:
             render.echo(render.plain_row(thread, _time_of(thread, SortKey(sort))))
@@ -77,7 +76,7 @@ def _time_of(thread: ThreadMetadata, sort: SortKey) -> datetime | None:
     }[sort]
 
 
-def _show_table(page: ThreadsPage, sort: SortKey, next_cursor: str | None) -> None:
+def _show_table(page: ThreadsPage, sort: SortKey) -> None:
     if not page.items:
         render.note("No threads. (`rollbook list --help` tells what can be asked for.)")
         return
@@ -103,5 +102,5 @@ def _show_table(page: ThreadsPage, sort: SortKey, next_cursor: str | None) -> No
         cells += [render.directory_of(thread, console.width // 4), render.marked_title_of(thread)]
         table.add_row(*map(Text, cells))
     console.print(table)
-    if next_cursor:
-        render.note(f"More: add --cursor '{next_cursor}'")
+    if page.next_anchor:
+        render.note(f"More: add --cursor '{format_cursor(page.next_anchor)}'")

@@ -13,7 +13,8 @@ from typing import Any
 import click
 
 from rollbook.model.documents import to_json
-from rollbook.model.thread import DynamicToolSpec, ThreadMetadata
+from rollbook.model.labels import age_text, here, source_text
+from rollbook.model.thread import ThreadMetadata
 from rollbook.model.times import format_time
 
 _SPACES = re.compile(r"\s+")
@@ -21,8 +22,6 @@ _SPACES = re.compile(r"\s+")
 _UNSAFE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
 )
-_THOUSAND = 1000
-_AGES = ((60, 1, "s"), (3600, 60, "min"), (86400, 3600, "h"), (7 * 86400, 86400, "d"))
 
 
 def printable(text: str) -> str:
@@ -39,20 +38,6 @@ def printable_lines(text: str) -> list[str]:
     """Break text into lines that a terminal can be given as they are; at least one."""
     lines = text.rstrip("\n").split("\n")
     return [_UNSAFE.sub("\ufffd", line.removesuffix("\r").expandtabs()) for line in lines]
-
-
-def tool_object(tool: DynamicToolSpec) -> dict[str, Any]:
-    """Make the JSON object of a dynamic tool; what only later releases have is there if set."""
-    value: dict[str, Any] = {
-        "name": tool.name,
-        "description": tool.description,
-        "input_schema": tool.input_schema,
-    }
-    if tool.namespace is not None:
-        value["namespace"] = tool.namespace
-    if tool.defer_loading:
-        value["defer_loading"] = True
-    return value
 
 
 def echo_json(value: Any) -> None:
@@ -104,16 +89,6 @@ def marked_title_of(thread: ThreadMetadata) -> str:
     return " ".join([*marks, title_of(thread), *tags])
 
 
-def size_of(size: int) -> str:
-    """Write a number of bytes for people."""
-    number, unit = float(size), "B"
-    for larger in ("kB", "MB", "GB", "TB"):
-        if number < _THOUSAND:
-            break
-        number, unit = number / _THOUSAND, larger
-    return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
-
-
 def source_of(thread: ThreadMetadata) -> str:
     """Shorten the source of a thread for people."""
     return source_name(thread.source)
@@ -121,12 +96,7 @@ def source_of(thread: ThreadMetadata) -> str:
 
 def source_name(source: str) -> str:
     """Shorten a source for people: sub-agents are stored as JSON."""
-    if not source.startswith("{"):
-        return printable(source)
-    for kind in ("review", "compact", "thread_spawn"):
-        if f'"{kind}"' in source:
-            return "sub-agent" if kind == "thread_spawn" else kind
-    return "sub-agent"
+    return printable(source_text(source))
 
 
 def directory_of(thread: ThreadMetadata, width: int) -> str:
@@ -141,25 +111,12 @@ def directory_of(thread: ThreadMetadata, width: int) -> str:
 
 def local_time(time: datetime | None) -> str:
     """Write a time for people, in their own time zone."""
-    return "" if time is None else _local(time).isoformat(" ", "minutes")[:16]
+    return "" if time is None else here(time).isoformat(" ", "minutes")[:16]
 
 
-def age_of(time: datetime | None, now: datetime | None = None) -> str:
+def age_of(time: datetime | None) -> str:
     """Write how long ago a time was, or its date where that is over a week."""
-    if time is None:
-        return ""
-    seconds = int(((now or datetime.now(UTC)) - time).total_seconds())
-    for limit, length, unit in _AGES:
-        if 0 <= seconds < limit:
-            return f"{seconds // length} {unit} ago"
-    return _local(time).date().isoformat()
-
-
-def _local(time: datetime) -> datetime:
-    try:
-        return time.astimezone()
-    except OverflowError:  # at the very ends of the calendar
-        return time
+    return age_text(time, datetime.now(UTC))
 
 
 def plain_row(thread: ThreadMetadata, time: datetime | None) -> str:

@@ -6,12 +6,13 @@ from itertools import islice
 import click
 
 from rollbook.cli import render
-from rollbook.cli.filters import Reach, reach_options
+from rollbook.cli.filters import reach_options
 from rollbook.cli.options import Settings, common_options
 from rollbook.cli.sync import sync_once
-from rollbook.model.documents import as_object
+from rollbook.model.documents import search_object
 from rollbook.model.search import ROLES, SearchHit, SearchPage, SearchSort
 from rollbook.model.times import format_time
+from rollbook.selection import Reach
 
 _SHOWN_OF_THREAD = 3
 _SHOWN_ID = 18
@@ -39,7 +40,6 @@ _SPEAKERS = {"user": "you", "assistant": "agent", "tool": "tool"}
 )
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, metavar="N")
 @click.option("--cursor", metavar="CURSOR", help="Go on where a page ended.")
-@click.option("--title", metavar="TEXT", help="Only in threads with this text in their title.")
 @reach_options
 @common_options
 def search_command(
@@ -52,7 +52,6 @@ def search_command(
     limit: int,
     cursor: str | None,
     reach: Reach,
-    title: str | None,
 ) -> None:
     """Find messages by what they say, the best first.
 
@@ -76,10 +75,9 @@ def search_command(
             substring=substring,
             roles=roles or ("user", "assistant"),
             **reach.arguments(state),
-            title_contains=title,
         )
     if settings.as_json:
-        render.echo_json(page_object(page))
+        render.echo_json(search_object(page))
         return
     if render.on_terminal():
         _show(page)
@@ -87,21 +85,6 @@ def search_command(
         for hit in page.hits:
             render.echo(_plain_row(hit))
     _tell(page)
-
-
-def page_object(page: SearchPage) -> dict[str, object]:
-    """Make the JSON object of a page: threads and times as everywhere."""
-    return {
-        "items": [hit_object(hit) for hit in page.hits],
-        "next_cursor": page.next_cursor,
-        "is_complete": page.is_complete,
-        "is_indexed": page.is_indexed,
-    }
-
-
-def hit_object(hit: SearchHit) -> dict[str, object]:
-    """Make the JSON object of a hit."""
-    return as_object(hit) | {"thread": as_object(hit.thread)}
 
 
 def _plain_row(hit: SearchHit) -> str:

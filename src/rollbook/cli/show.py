@@ -1,6 +1,5 @@
 """``rollbook show``, ``tools`` and ``path``: one thread."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -8,7 +7,7 @@ import click
 from rollbook.cli import render
 from rollbook.cli.options import Settings, common_options, complete_thread_id
 from rollbook.errors import ThreadNotFoundError
-from rollbook.model.documents import as_object, to_json
+from rollbook.model.documents import thread_object, to_json, tool_object, transcript_object
 from rollbook.model.lineage import LineageNode, Relation
 from rollbook.model.thread import DynamicToolSpec, ThreadMetadata
 from rollbook.model.transcript import TranscriptPage
@@ -65,21 +64,17 @@ def show_command(
         exists = state.rollout_exists(thread)
         tree = state.lineage(thread.id)
     if settings.as_json:
-        value = as_object(thread)
-        value["dynamic_tools"] = [render.tool_object(tool) for tool in specs]
-        value["rollout_exists"] = exists
-        value["lineage"] = list(lineage_objects(tree))
-        render.echo_json(value)
+        render.echo_json(thread_object(thread, specs, tree, rollout_exists=exists))
     else:
         _show(thread, specs, exists=exists)
         _show_tree(tree, thread.id)
 
 
 def _show_transcript(settings: Settings, page: TranscriptPage, *, tools: bool) -> None:
-    from rollbook.cli.transcript import page_object, show_page
+    from rollbook.cli.transcript import show_page
 
     if settings.as_json:
-        render.echo_json(page_object(page))
+        render.echo_json(transcript_object(page))
     else:
         show_page(page, tools=tools)
 
@@ -93,7 +88,7 @@ def tools_command(settings: Settings, *, thread_id: str) -> None:
         thread = find_thread(state, thread_id)
         tools = state.get_dynamic_tools(thread.id) or []
     if settings.as_json:
-        render.echo_json([render.tool_object(tool) for tool in tools])
+        render.echo_json([tool_object(tool) for tool in tools])
     elif not tools:
         render.note("This thread has no dynamic tools.")
     for tool in [] if settings.as_json else tools:
@@ -178,21 +173,6 @@ def _tokens(thread: ThreadMetadata) -> str:
         f" output {thread.output_tokens:,}, of it reasoning {thread.reasoning_output_tokens:,})"
     )
     return f"{thread.tokens_used:,}" + (detail if thread.input_tokens else "")
-
-
-def lineage_objects(tree: LineageNode) -> Iterator[dict[str, object]]:
-    """Make the JSON objects of a tree: each thread before those below it, and below which it is."""
-    above: list[str] = []
-    for depth, node in tree.walk():
-        del above[depth:]
-        yield {
-            "id": node.id,
-            "above": above[-1] if above else None,
-            "relation": node.relation.value,
-            "segments": node.segments,
-            "is_known": node.thread is not None,
-        }
-        above.append(node.id)
 
 
 def _show_tree(tree: LineageNode, thread_id: str) -> None:

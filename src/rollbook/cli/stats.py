@@ -14,13 +14,15 @@ import click
 import msgspec
 
 from rollbook.cli import render
-from rollbook.cli.filters import Reach, reach_options
+from rollbook.cli.filters import reach_options
 from rollbook.cli.options import Settings, common_options
 from rollbook.cli.sync import sync_once
 from rollbook.errors import UsageError
+from rollbook.model.documents import usage_object, usage_row_object
 from rollbook.model.prices import Prices, read_prices
 from rollbook.model.usage import UsageKey, UsageReport, UsageRow
 from rollbook.runtime import StateRuntime
+from rollbook.selection import Reach
 
 _DEFAULT_S = 30 * 86_400
 _PRICES = "ROLLBOOK_PRICES"
@@ -83,7 +85,7 @@ def stats_command(
             prices=_prices(state, prices),
         )
     if settings.as_json:
-        render.echo_json(report_object(report))
+        render.echo_json(usage_object(report))
     elif as_csv:
         _write_csv(report)
     elif render.on_terminal():
@@ -92,27 +94,6 @@ def stats_command(
         for row in report.rows:
             render.echo("\t".join(map(render.printable, _cells(row))))
     _tell(report)
-
-
-def report_object(report: UsageReport) -> dict[str, object]:
-    """Make the JSON object of a report; costs are texts, as they are exact."""
-    return {
-        "by": report.by,
-        "rows": [
-            dict(zip(report.by, row.keys, strict=True)) | row_object(row) for row in report.rows
-        ],
-        "total": row_object(report.total),
-        "currency": report.currency or None,
-        "unpriced": report.unpriced,
-        "is_complete": report.is_complete,
-    }
-
-
-def row_object(row: UsageRow) -> dict[str, object]:
-    """Make the JSON object of a row, without its keys."""
-    tokens = msgspec.structs.asdict(row.tokens)
-    counts = {f"{name}_tokens": count for name, count in tokens.items()}
-    return {"requests": row.requests, **counts, "cost": None if row.cost is None else str(row.cost)}
 
 
 def _zone(name: str | None) -> tzinfo | None:
@@ -136,13 +117,13 @@ def _prices(state: StateRuntime, path: Path | None) -> Prices | None:
 
 def _cells(row: UsageRow) -> Iterator[str]:
     yield from row.keys
-    for value in row_object(row).values():
+    for value in usage_row_object(row).values():
         yield "" if value is None else str(value)
 
 
 def _write_csv(report: UsageReport) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow([*report.by, *row_object(report.total)])
+    writer.writerow([*report.by, *usage_row_object(report.total)])
     for row in report.rows:
         writer.writerow([_harmless(cell) for cell in _cells(row)])
 

@@ -2,11 +2,11 @@
 
 import re
 import time
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import click
 
-from rollbook.model.times import from_epoch, parse_time, to_epoch
+from rollbook.model.times import parse_time, to_epoch
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _AGO = re.compile(r"(\d{1,9})([smhdw])", re.ASCII)
@@ -41,13 +41,3 @@ def read_age(context: click.Context, parameter: click.Parameter, value: str) -> 
     if match is None or not int(match[1]):
         raise click.BadParameter(f"{value[:50]!r} is no age: say 180d, 26w or 12h")
     return timedelta(seconds=int(match[1]) * _UNITS[match[2]])
-
-
-def to_datetime(seconds: int | None) -> datetime | None:
-    """Make a time of epoch seconds; None of none."""
-    if seconds is None:
-        return None
-    try:
-        return from_epoch(seconds)
-    except OverflowError as error:
-        raise click.BadParameter(f"{seconds} is beyond all calendars") from error

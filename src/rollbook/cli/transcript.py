@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator
-from typing import Any
 
 import click
 
@@ -16,7 +15,6 @@ from rollbook.export.blocks import (
     speaker_of,
     summary_of,
 )
-from rollbook.model.documents import as_object
 from rollbook.model.times import format_time
 from rollbook.model.transcript import ItemKind, TranscriptItem, TranscriptPage
 
@@ -27,12 +25,6 @@ _DIFF_COLOURS = (
     (re.compile(r"-"), "red"),
     (re.compile(r"@@|diff |\*\*\* |index "), "cyan"),
 )
-
-
-def page_object(page: TranscriptPage) -> dict[str, Any]:
-    """Make the JSON object of a page."""
-    items = [as_object(item) for item in page.items]
-    return {"items": items, "before": page.before, "after": page.after}
 
 
 def show_page(page: TranscriptPage, *, tools: bool) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from rollbook.doctor import databases, disk
 from rollbook.doctor.processes import examine_locks
-from rollbook.doctor.report import Finding, Report, Status, number, size_text
+from rollbook.doctor.report import Finding, Report, Status
 from rollbook.filesystem import is_network, kind_of
+from rollbook.model.labels import number, size_text
 from rollbook.rollout.layout import ROOTS, resolve_home, state_path
 from rollbook.store.snapshot import sqlite_version
 from rollbook.store.sqlite_file import size_of

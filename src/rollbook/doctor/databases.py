@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from rollbook.content.database import content_beside
-from rollbook.doctor.report import Finding, Status, about_paths, number, size_text
+from rollbook.doctor.report import Finding, Status, about_paths
 from rollbook.errors import DatabaseBusyError, DatabaseDamagedError, DatabaseError
 from rollbook.filesystem import is_network
 from rollbook.index.annotation_file import annotations_beside
 from rollbook.logs.reader import logs_beside
+from rollbook.model.labels import number, size_text
 from rollbook.store.engine import CONTENT, LOGS, STATE, Schema
 from rollbook.store.migrate import load_migrations
 from rollbook.store.snapshot import Examination, examine

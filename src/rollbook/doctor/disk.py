@@ -8,11 +8,12 @@ from pathlib import Path
 
 import msgspec
 
-from rollbook.doctor.report import Finding, Status, about_paths, about_threads, number
+from rollbook.doctor.report import Finding, Status, about_paths, about_threads
 from rollbook.errors import DatabaseDamagedError, DatabaseError
 from rollbook.index.backfill import is_same
 from rollbook.index.indexer import is_ahead
 from rollbook.logs.reader import logs_beside
+from rollbook.model.labels import number
 from rollbook.rollout.layout import (
     COMPRESSED_SUFFIX,
     PREFIX,

@@ -8,11 +8,12 @@ from pathlib import Path
 from rollbook.content.database import content_beside
 from rollbook.doctor.databases import own_databases
 from rollbook.doctor.disk import Disk
-from rollbook.doctor.report import Finding, Status, about_paths, number
+from rollbook.doctor.report import Finding, Status, about_paths
 from rollbook.holders import Holder, holders_of, way_out, writers_below
 from rollbook.index.lock import sync_lock_path
 from rollbook.lock_file import maker_of
 from rollbook.logs.reader import logs_beside
+from rollbook.model.labels import number
 from rollbook.rollout.layout import ROOTS
 from rollbook.store.sqlite_file import WRITE_LOCK_BYTE, beside
 

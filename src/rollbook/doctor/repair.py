@@ -13,11 +13,11 @@ from rollbook.doctor.databases import (
     own_databases,
     own_files,
 )
-from rollbook.doctor.report import number
 from rollbook.errors import DatabaseDamagedError, DatabaseError
 from rollbook.index.home import HomeIndex
 from rollbook.logs.carry_over import begin_anew
 from rollbook.logs.reader import logs_beside
+from rollbook.model.labels import number
 from rollbook.model.log import LogQuery
 from rollbook.model.outcome import ProgressCallback
 from rollbook.rollout.layout import resolve_home, state_path

@@ -7,7 +7,6 @@ from typing import Any
 import msgspec
 
 _SHOWN = 5
-_UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
 
 class Status(StrEnum):
@@ -43,6 +42,17 @@ class Finding(msgspec.Struct, frozen=True):
     def sentence(self) -> str:
         """The message with the first few examples."""
         return ": ".join(filter(None, (self.message, ", ".join(self.shown_examples))))
+
+    def as_object(self) -> dict[str, Any]:
+        """Make its JSON object; names of files may be any bytes, of which text is made."""
+        value = {
+            "check": self.check,
+            "status": self.status,
+            "message": self.sentence,
+            "hint": self.hint,
+            "details": self.details,
+        }
+        return {name: _encodable(each) for name, each in value.items()}
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -84,14 +94,11 @@ def _about(
     return Finding(check, status, message, hint, {what: names}, tuple(names))
 
 
-def number(count: int, noun: str) -> str:
-    """Write how many there are of something."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-def size_text(size: int) -> str:
-    """Write a number of bytes for people."""
-    for length, unit in _UNITS:
-        if size >= length:
-            return f"{size / length:,.1f} {unit}"
-    return number(size, "byte")
+def _encodable(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode(errors="backslashreplace").decode()
+    if isinstance(value, list):
+        return [_encodable(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _encodable(item) for key, item in value.items()}
+    return value
