@@ -58,7 +58,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: $(VENV)/bin/python pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[mcp,redact]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[mcp,redact,web]'
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/bin/python pyproject.toml

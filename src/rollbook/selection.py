@@ -5,7 +5,7 @@ The fields have the names that their options and parameters have.
 
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -16,6 +16,9 @@ from rollbook.model.times import from_epoch
 from rollbook.runtime import StateRuntime
 
 _AT_ONCE = 200
+Seconds = Annotated[
+    int, msgspec.Meta(ge=-(1 << 40), le=1 << 40, description="Epoch seconds, in UTC.")
+]
 
 
 class Selection(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,8 +74,8 @@ class Reach(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     thread_id: str | None = None
-    since: int | None = None
-    until: int | None = None
+    since: Seconds | None = None
+    until: Seconds | None = None
     archived: bool | None = None
     sources: tuple[str, ...] = msgspec.field(default=(), name="source")
     providers: tuple[str, ...] = msgspec.field(default=(), name="provider")

@@ -29,6 +29,7 @@ _MODULES = {
     "relocate": "projects",
     "rename": "annotate",
     "search": "search",
+    "serve": "serve",
     "show": "show",
     "stats": "stats",
     "sync": "sync",
@@ -73,6 +74,7 @@ def cli(context: click.Context, home: str | None, database: str | None, as_json:
     rollbook search TEXT   messages that say it
     rollbook stats         what tokens were used
     rollbook show ID       one thread; any unambiguous beginning of its id will do
+    rollbook serve         all of it in the browser
     rollbook export ID     a thread as Markdown, HTML or JSON
     rollbook tag ID TAG    order: also rename, pin, projects, relocate, delete, prune
     rollbook doctor        what state the home is in

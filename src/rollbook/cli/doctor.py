@@ -4,7 +4,6 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Iterator
-from itertools import groupby
 from typing import Any
 
 import click
@@ -16,7 +15,6 @@ from rollbook.doctor.checks import INTEGRITY_WITHIN_S, examine_home
 from rollbook.doctor.repair import repair_home
 from rollbook.doctor.report import Finding, Report, Status
 from rollbook.errors import DatabaseDamagedError, HomeError, RollbookError
-from rollbook.model.labels import number
 
 _MARKS = {
     Status.OK: ("✓", "+", "green"),
@@ -24,15 +22,6 @@ _MARKS = {
     Status.PROBLEM: ("!", "!", "yellow"),
     Status.DAMAGED: ("✗", "x", "red"),
 }
-_GROUPS = {  # in the order in which they are shown
-    "Home": ("home", "leftovers", "file system", "disk space"),
-    "Rollbook's databases": ("index", "content", "logs", "permissions"),
-    "Index and disk": ("index and disk", "rollouts", "duplicate ids", "threads"),
-    "Other processes": ("locks",),
-    "This machine": ("versions", "limits", "clock"),
-    "Codex's own databases, only read": ("codex",),
-}
-_GROUP_OF = {check: group for group, checks in _GROUPS.items() for check in checks}
 _PLAIN = str.maketrans({"→": ">", "…": "...", "·": "-"})  # where the terminal has no more
 _WIDEST = 120
 _MARGIN = 6  # of the mark, and between columns
@@ -97,10 +86,8 @@ def _show(report: Report) -> None:
 
 
 def _report_lines(report: Report, columns: int, *, is_plain: bool) -> Iterator[str]:
-    groups = list(_GROUPS)
-    findings = sorted(report.findings, key=lambda f: groups.index(_GROUP_OF[f.check]))
-    width = max(len(finding.check) for finding in findings)
-    for group, members in groupby(findings, key=lambda f: _GROUP_OF[f.check]):
+    width = max(len(finding.check) for finding in report.findings)
+    for group, members in report.groups.items():
         yield _styled(group, bold=True)
         for finding in members:
             mark, plain, colour = _MARKS[finding.status]
@@ -110,7 +97,7 @@ def _report_lines(report: Report, columns: int, *, is_plain: bool) -> Iterator[s
                 yield head + line
                 head = " " * (width + _MARGIN)
         yield ""
-    yield _summary(report)
+    yield _styled(report.summary, bold=True)
 
 
 def _styled(text: str, **style: Any) -> str:
@@ -138,12 +125,3 @@ def _wrapped(text: str, columns: int, first: str, others: str) -> list[str]:
         break_long_words=False,
         break_on_hyphens=False,
     )
-
-
-def _summary(report: Report) -> str:
-    problems = [f for f in report.findings if f.status in {Status.PROBLEM, Status.DAMAGED}]
-    notes = [f for f in report.findings if f.status is Status.NOTE]
-    noted = f" ({number(len(notes), 'note')}, marked ·)" if notes else ""
-    if problems:
-        return _styled(f"{number(len(problems), 'problem')} to look after{noted}.", bold=True)
-    return _styled(f"All is well{noted}.", bold=True)

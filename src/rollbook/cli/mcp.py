@@ -1,19 +1,16 @@
 """``rollbook mcp``: earlier sessions for agents."""
 
 import asyncio
-import os
-import secrets
-import socket
 from importlib.util import find_spec
 
 import click
 
 from rollbook.cli import render
+from rollbook.cli.listening import listen, token_of
 from rollbook.cli.options import Settings, common_options
 from rollbook.errors import UsageError
 
 _TOKEN = "ROLLBOOK_MCP_TOKEN"  # noqa: S105 - the name of a variable
-_SHORTEST_TOKEN = 16
 
 
 @click.command("mcp", short_help="Serve agents what earlier sessions have said.")
@@ -55,22 +52,13 @@ async def _serve_http(settings: Settings, port: int) -> None:
     from rollbook.aio import AsyncStateRuntime
     from rollbook.mcp_server.server import PATH, http_app, make_server
 
-    given = os.environ.get(_TOKEN, "")
-    if given and len(given) < _SHORTEST_TOKEN:
-        raise UsageError(f"{_TOKEN} is too short", hint=f"{_SHORTEST_TOKEN} characters or more")
-    token = given or secrets.token_urlsafe(32)
-    with socket.socket() as listening:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listening.bind(("127.0.0.1", port))
-        except OSError as error:
-            raise UsageError(f"port {port} can't be used: {error.strerror}") from error
-        listening.listen()
+    token, is_given = token_of(_TOKEN)
+    with listen("127.0.0.1", port) as listening:
         host, port = listening.getsockname()
         async with AsyncStateRuntime.open(settings.home, database=settings.database) as state:
             app = http_app(make_server(state), host, port, token)
             config = uvicorn.Config(app, log_level="warning", lifespan="on")
             render.note(f"Serving http://{host}:{port}{PATH}")
-            if not given:
+            if not is_given:
                 render.note(f"Authorization: Bearer {token}")
             await uvicorn.Server(config).serve(sockets=[listening])

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from rollbook.model.documents import to_json
-from rollbook.model.labels import age_text, here, source_text
+from rollbook.model.labels import age_text, directory_text, here, source_text
 from rollbook.model.thread import ThreadMetadata
 from rollbook.model.times import format_time
 
@@ -101,11 +101,7 @@ def source_name(source: str) -> str:
 
 def directory_of(thread: ThreadMetadata, width: int) -> str:
     """Shorten a directory for people: the user's own is ``~``, and the end says most."""
-    home = str(Path.home())
-    cwd = thread.cwd
-    if cwd == home or cwd.startswith(home + "/"):
-        cwd = "~" + cwd.removeprefix(home)
-    cwd = printable(cwd)
+    cwd = printable(directory_text(thread.cwd, str(Path.home())))
     return cwd if len(cwd) <= width else "…" + cwd[1 - width :]
 
 

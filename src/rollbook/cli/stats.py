@@ -1,7 +1,6 @@
 """``rollbook stats``: what was used, by day, model, project and the like."""
 
 import csv
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -19,13 +18,11 @@ from rollbook.cli.options import Settings, common_options
 from rollbook.cli.sync import sync_once
 from rollbook.errors import UsageError
 from rollbook.model.documents import usage_object, usage_row_object
-from rollbook.model.prices import Prices, read_prices
+from rollbook.model.prices import find_prices, read_prices
 from rollbook.model.usage import UsageKey, UsageReport, UsageRow
-from rollbook.runtime import StateRuntime
 from rollbook.selection import Reach
 
 _DEFAULT_S = 30 * 86_400
-_PRICES = "ROLLBOOK_PRICES"
 _TIMES = {UsageKey.DAY, UsageKey.WEEK, UsageKey.MONTH}
 _BAR = 16  # columns
 _CENT = Decimal("0.01")
@@ -46,7 +43,7 @@ _CENT = Decimal("0.01")
 @click.option(
     "--prices",
     type=click.Path(path_type=Path),
-    help=f"Your prices.  [default: ${_PRICES}, else HOME/rollbook/prices.toml if it is there]",
+    help="Your prices.  [default: $ROLLBOOK_PRICES, else HOME/rollbook/prices.toml if it is there]",
 )
 @click.option("--csv", "as_csv", is_flag=True, help="Answer with comma-separated values.")
 @reach_options
@@ -82,7 +79,7 @@ def stats_command(
             tuple(map(UsageKey, keys or (UsageKey.DAY.value,))),
             time_zone=_zone(time_zone),
             **reach.arguments(state),
-            prices=_prices(state, prices),
+            prices=read_prices(prices) if prices else find_prices(state.codex_home),
         )
     if settings.as_json:
         render.echo_json(usage_object(report))
@@ -104,15 +101,6 @@ def _zone(name: str | None) -> tzinfo | None:
     except (ValueError, OSError, KeyError) as error:
         hint = "give a name like Europe/Berlin"
         raise UsageError(f"{name[:50]!r} is no time zone that is known here", hint=hint) from error
-
-
-def _prices(state: StateRuntime, path: Path | None) -> Prices | None:
-    if path is None and os.environ.get(_PRICES):
-        path = Path(os.environ[_PRICES])
-    if path is None:
-        usual = state.codex_home / "rollbook" / "prices.toml"
-        path = usual if usual.is_file() else None
-    return None if path is None else read_prices(path)
 
 
 def _cells(row: UsageRow) -> Iterator[str]:

@@ -6,7 +6,17 @@ from typing import Any
 
 import msgspec
 
+from rollbook.model.labels import number
+
 _SHOWN = 5
+_GROUPS = {  # in the order in which they are shown
+    "Home": ("home", "leftovers", "file system", "disk space"),
+    "Rollbook's databases": ("index", "content", "logs", "permissions"),
+    "Index and disk": ("index and disk", "rollouts", "duplicate ids", "threads"),
+    "Other processes": ("locks",),
+    "This machine": ("versions", "limits", "clock"),
+    "Codex's own databases, only read": ("codex",),
+}
 
 
 class Status(StrEnum):
@@ -65,6 +75,27 @@ class Report(msgspec.Struct, frozen=True):
     def is_healthy(self) -> bool:
         """Say whether all is well: notes are no problems."""
         return self.status in {Status.OK, Status.NOTE}
+
+    @property
+    def groups(self) -> dict[str, list[Finding]]:
+        """The findings by what they are about, in the order in which a person reads them."""
+        found = {
+            group: [finding for finding in self.findings if finding.check in checks]
+            for group, checks in _GROUPS.items()
+        }
+        return {group: members for group, members in found.items() if members}
+
+    @property
+    def summary(self) -> str:
+        """All findings in a sentence."""
+        bad = [f for f in self.findings if f.status in {Status.PROBLEM, Status.DAMAGED}]
+        notes = [f for f in self.findings if f.status is Status.NOTE]
+        noted = f" ({number(len(notes), 'note')}, marked ·)" if notes else ""
+        return (
+            f"{number(len(bad), 'problem')} to look after{noted}."
+            if bad
+            else f"All is well{noted}."
+        )
 
     @property
     def status(self) -> Status:

@@ -1,7 +1,6 @@
 """A thread of a state as a document in one of three formats, as a stream and as a file."""
 
 import os
-import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rollbook.errors import ExportError, ThreadNotFoundError
+from rollbook.model.documents import without_controls
 from rollbook.model.thread import ThreadMetadata
 from rollbook.model.transcript import ItemKind, TranscriptItem
 
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from rollbook.runtime import StateRuntime
 
 _TOOLS = (ItemKind.TOOL_CALL, ItemKind.TOOL_OUTPUT)
-# What would control a terminal, or turn text around, when somebody looks at the document.
-_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 
 
 class DocumentFormat(StrEnum):
@@ -113,4 +111,4 @@ def _document(
         from rollbook.export.html import document
     else:
         from rollbook.export.markdown import document
-    return (_CONTROLS.sub("\ufffd", piece) for piece in document(thread, items))
+    return (without_controls(piece) for piece in document(thread, items))

@@ -30,7 +30,11 @@ def highlighted(code: str, language: str) -> Markup:
 def highlighting_css() -> str:
     """Give the styles of those classes, for light and for dark."""
     light, dark = (_rules(style) for style in _STYLES)
-    return f"{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n"
+    return (
+        f"{light}\n"
+        f'@media (prefers-color-scheme: dark) {{ :root:not([data-theme="light"]) {{\n{dark}\n}} }}\n'
+        f':root[data-theme="dark"] {{\n{dark}\n}}\n'
+    )
 
 
 def _rules(style: str) -> str:

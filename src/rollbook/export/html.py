@@ -5,7 +5,8 @@ Everything in it is escaped, nothing in it is run or loaded: the page forbids it
 
 import base64
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 
@@ -47,12 +48,23 @@ def document(thread: ThreadMetadata, items: Iterable[TranscriptItem]) -> Iterato
     )
 
 
-def item_html(item: TranscriptItem) -> Markup:
+def item_html(
+    item: TranscriptItem,
+    *,
+    longest: int | None = None,
+    whole: str = "",
+    is_open: bool = False,
+    clock: Callable[[datetime | None], str] = time_text,
+) -> Markup:
     """Give an item as an HTML fragment that is safe to put into a page.
 
+    Of its texts, the first ``longest`` characters; a link leads to the ``whole``.  ``is_open``
+    unfolds what is folded, and ``clock`` writes times.
     It is an ``article`` or ``details`` with the item's position as its id; it has neither scripts
     nor styles, loads nothing, and its links lead to the web only.  :func:`item_css` styles it.
     """
+    blocks = [block for block in blocks_of(item) if block.text.strip()]
+    shown = [Block(block.text[:longest], block.language) for block in blocks]
     html = (
         _environment()
         .get_template("item.html.jinja")
@@ -61,9 +73,12 @@ def item_html(item: TranscriptItem) -> Markup:
             speaker=speaker_of(item),
             summary=summary_of(item) if is_folded(item) else "",
             is_folded=is_folded(item),
-            time=time_text(item.time),
+            time=clock(item.time),
+            is_open=is_open,
+            left=sum(len(block.text) for block in blocks) - sum(len(block.text) for block in shown),
+            whole=whole,
             omission=omission_of(item),
-            parts=[_part(item, block) for block in blocks_of(item) if block.text.strip()],
+            parts=[_part(item, block) for block in shown],
         )
     )
     return Markup(html)  # noqa: S704 - the template escapes
@@ -75,9 +90,14 @@ def item_css() -> str:
     return (_TEMPLATES / "items.css").read_text("utf-8") + highlighting_css()
 
 
+def colours_css() -> str:
+    """Give the colours, as variables; the root's attribute ``data-theme`` is light or dark, or not there."""
+    return (_TEMPLATES / "colours.css").read_text("utf-8")
+
+
 @cache
 def _page_css() -> str:
-    return (_TEMPLATES / "page.css").read_text("utf-8") + item_css()
+    return colours_css() + (_TEMPLATES / "page.css").read_text("utf-8") + item_css()
 
 
 @cache

@@ -19,11 +19,19 @@ if TYPE_CHECKING:
 # Control characters that JSON leaves as they are, and those that change the direction of text.
 _UNSAFE = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 
+# What would control a terminal, or turn text around, when somebody looks at the document.
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+
 
 def to_json(value: Any) -> str:
     """Write one JSON document, without a character that would do something to a terminal."""
     text = msgspec.json.encode(value).decode()
     return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def without_controls(text: str) -> str:
+    """Take from a document, of many lines, what would do something to whoever looks at it."""
+    return _CONTROLS.sub("\ufffd", text)
 
 
 def as_object(value: msgspec.Struct) -> dict[str, Any]:

@@ -32,6 +32,13 @@ def source_text(source: str) -> str:
     return next((name for kind, name in _SUBAGENTS.items() if f'"{kind}"' in source), "sub-agent")
 
 
+def directory_text(directory: str, home: str) -> str:
+    """Shorten a directory: the user's own is ``~``."""
+    if directory == home or directory.startswith(home + "/"):
+        return "~" + directory.removeprefix(home)
+    return directory
+
+
 def age_text(time: datetime | None, now: datetime) -> str:
     """Write how long ago a time was, or its date here where that is over a week; empty for none."""
     if time is None:

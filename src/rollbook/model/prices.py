@@ -1,5 +1,6 @@
 """What tokens cost: the reader's own prices, as none that are built in would stay true."""
 
+import os
 import tomllib
 from decimal import Decimal, InvalidOperation
 from fnmatch import fnmatchcase
@@ -12,6 +13,7 @@ from rollbook.errors import UsageError
 from rollbook.model.usage import Tokens
 
 _MILLION = 1_000_000
+_VARIABLE = "ROLLBOOK_PRICES"
 _FORM = (
     'currency = "USD" and, for each model, [models."gpt-5*"] with input, cached_input and output'
 )
@@ -39,6 +41,18 @@ class Prices(msgspec.Struct, frozen=True):
                 cost = fresh * price.input + tokens.cached_input * price.cached_input
                 return (cost + tokens.output * price.output) / _MILLION
         return None
+
+
+def find_prices(home: Path) -> Prices | None:
+    """Read the prices that ``ROLLBOOK_PRICES`` names, else those of a home; None where it has none.
+
+    Errors: UsageError for a file that can't be read.
+    """
+    named = os.environ.get(_VARIABLE)
+    if named:
+        return read_prices(Path(named))
+    usual = home / "rollbook" / "prices.toml"
+    return read_prices(usual) if usual.is_file() else None
 
 
 def read_prices(path: Path) -> Prices:

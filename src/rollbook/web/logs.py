@@ -1,0 +1,40 @@
+"""The logs: the last rows, and those that come."""
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from rollbook.model.log import LogRow
+from rollbook.model.times import from_epoch
+from rollbook.runtime import StateRuntime
+from rollbook.web.parameters import LogsParameters, read_parameters
+from rollbook.web.site import page, site_of
+
+_LEVELS = ("error", "warn", "info", "debug", "trace")
+
+
+def logs_page(request: Request) -> Response:
+    """Show the last rows, or those before or after an id, oldest first."""
+    asked = read_parameters(LogsParameters, request, of_form=True)
+    rows = find_rows(site_of(request).state, asked)
+    return page(
+        request,
+        "logs.html.jinja",
+        asked=asked,
+        rows=[(row, _time(row)) for row in rows],
+        before=rows[0].id if len(rows) == asked.limit and asked.after is None else None,
+        last=rows[-1].id if rows else asked.after or 0,
+        levels=_LEVELS,
+    )
+
+
+def find_rows(state: StateRuntime, asked: LogsParameters) -> list[LogRow]:
+    """Find what was asked for, oldest first."""
+    return sorted(state.query_logs(asked.query()), key=lambda row: row.id)
+
+
+def _time(row: LogRow) -> str:
+    try:
+        moment = from_epoch(row.ts)
+    except OverflowError:  # whoever has written it
+        return str(row.ts)
+    return f"{moment.astimezone():%Y-%m-%d %H:%M:%S}.{row.ts_nanos // 1_000_000:03}"

@@ -1,0 +1,98 @@
+"""Templates into pages: everything in them is escaped, and no text controls more than itself."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from rollbook.export.facts import heading_of
+from rollbook.model.documents import without_controls
+from rollbook.model.labels import age_text, directory_text, here, number, size_text, source_text
+from rollbook.web.assets import asset_address
+
+_TEMPLATES = Path(__file__).with_name("templates")
+
+
+def rendered(template: str, **values: Any) -> str:
+    """Make a page, or a part of one."""
+    return without_controls(_environment().get_template(template).render(values))
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals["asset"] = asset_address
+    environment.filters |= {
+        "heading": heading_of,
+        "number": number,
+        "size": size_text,
+        "source": source_text,
+        "age": _age,
+        "directory": _directory,
+        "text": _text,
+        "time": local_time,
+        "query": _query,
+        "short": _short,
+        "marked": _marked,
+    }
+    return environment
+
+
+def _age(time: datetime | None) -> Markup:
+    """Write how long ago a time was; the browser keeps it true."""
+    if time is None:
+        return Markup("")
+    return Markup('<time datetime="{}" title="{}" data-age>{}</time>').format(
+        time.isoformat(), local_time(time), age_text(time, datetime.now(UTC))
+    )
+
+
+def _directory(directory: str) -> str:
+    return directory_text(directory, str(Path.home()))
+
+
+def _text(text: str) -> str:
+    """Make text of what isn't: names of files may be any bytes."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+def local_time(time: datetime | None) -> str:
+    """Write a time in the time zone of this machine; empty for none."""
+    return "" if time is None else here(time).isoformat(" ", "seconds")[:19]
+
+
+def _query(values: Mapping[str, Any]) -> str:
+    """Write parameters, without those that are empty; booleans as a form does."""
+    given = {name: value for name, value in values.items() if value not in (None, "", False)}
+    pairs = {name: "true" if value is True else value for name, value in given.items()}
+    return urlencode(pairs, doseq=True)
+
+
+def _short(count: int) -> str:
+    """Write a count in few characters, such as 1.2M."""
+    amount = float(count)
+    for unit in ("", "k", "M", "G"):
+        if abs(amount) < 999.5 or unit == "G":  # noqa: PLR2004 - what rounds to 1000
+            return f"{amount:.3g}{unit}" if unit else str(count)
+        amount /= 1000
+    raise AssertionError("the last unit takes any count")
+
+
+def _marked(snippet: str, marks: tuple[tuple[int, int], ...]) -> Markup:
+    """Mark what was found in a snippet."""
+    html, at = Markup(""), 0
+    for start, end in marks:
+        html += escape(snippet[at:start]) + Markup("<mark>{}</mark>").format(snippet[start:end])
+        at = end
+    return html + escape(snippet[at:])

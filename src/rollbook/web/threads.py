@@ -1,0 +1,32 @@
+"""The lists: of threads, and of the projects that they belong to."""
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from rollbook.model.paging import format_cursor, parse_cursor
+from rollbook.web.parameters import ThreadsParameters, read_parameters
+from rollbook.web.site import page, site_of
+
+_SOURCES = ("cli", "vscode", "exec", "mcp")
+
+
+def threads_page(request: Request) -> Response:
+    """Show threads, newest first, those that were asked for."""
+    asked = read_parameters(ThreadsParameters, request, of_form=True)
+    anchor = parse_cursor(asked.cursor) if asked.cursor else None
+    state = site_of(request).state
+    found = asked.page(state, asked.limit, anchor, asked.sort)
+    return page(
+        request,
+        "threads.html.jinja",
+        asked=asked,
+        threads=found.items,
+        next_cursor=format_cursor(found.next_anchor) if found.next_anchor else None,
+        sources=_SOURCES,
+        is_synced=state.is_synced(),
+    )
+
+
+def projects_page(request: Request) -> Response:
+    """Show the projects, the one with the latest turn first."""
+    return page(request, "projects.html.jinja", projects=site_of(request).state.projects())
