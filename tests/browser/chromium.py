@@ -96,4 +96,4 @@ def _npm() -> str:
 
 
 if __name__ == "__main__":
-    print(json.dumps(launch_options()))
+    sys.stdout.write(json.dumps(launch_options()))

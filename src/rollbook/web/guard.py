@@ -147,7 +147,7 @@ class Guard:
         if origin is not None and origin != f"http://{host}":
             return "Pages of another origin get nothing here."
         site = headers.get("sec-fetch-site", "none")
-        opens_page = scope["method"] == "GET" and headers.get("sec-fetch-mode") == "navigate"
+        opens_page = scope["method"] == "GET" and headers.get("sec-fetch-dest") == "document"
         if site not in ("none", "same-origin") and not opens_page:
             return "Pages of another site get nothing here."
         return ""

@@ -17,6 +17,7 @@ _TEXT = {"type": "string"}
 _COUNT = {"type": "integer"}
 _FLAG = {"type": "boolean"}
 _MAYBE_TEXT = {"type": ["string", "null"]}
+_MAYBE_TIME = {"type": ["integer", "null"], "description": "Epoch seconds, in UTC."}
 _ERRORS = {
     "400": "What was asked for makes no sense.",
     "401": "The token is missing or wrong.",
@@ -161,28 +162,27 @@ def _values() -> dict[str, Any]:
     """Describe the values as they are answered: whole, and with times as epoch seconds."""
     kinds = (ThreadMetadata, TranscriptItem, SearchHit, Project, LogRow)
     _, described = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
+    for kind in kinds:
+        schema = described[kind.__name__]
+        schema["required"] = list(schema["properties"])
+        for name in _times(kind):
+            schema["properties"][name] = _MAYBE_TIME
     for schema in described.values():
-        if "properties" in schema:
-            schema["required"] = list(schema["properties"])
-    described = _answered(described)
-    assert isinstance(described, dict)  # noqa: S101 - as it came
+        schema["description"] = schema.get("description", "").replace("``", "`")
+        for each in schema.get("properties", {}).values():
+            each.pop("default", None)
     return described
 
 
-def _answered(schema: Any) -> Any:
-    if isinstance(schema, list):
-        return [_answered(each) for each in schema]
-    if not isinstance(schema, dict):
-        return schema
-    if schema.get("format") == "date-time":
-        return {"type": "integer", "description": "Epoch seconds, UTC."}
-    return {
-        name: each.replace("``", "`")
-        if name == "description" and isinstance(each, str)
-        else _answered(each)
-        for name, each in schema.items()
-        if name != "default"
-    }
+def _times(kind: type) -> list[str]:
+    described = msgspec.inspect.type_info(kind)
+    assert isinstance(described, msgspec.inspect.StructType)  # noqa: S101 - as it was given
+    return [
+        field.encode_name
+        for field in described.fields
+        for each in getattr(field.type, "types", (field.type,))
+        if isinstance(each, msgspec.inspect.DateTimeType)
+    ]
 
 
 def _of_query(parameters: type[msgspec.Struct]) -> list[dict[str, Any]]:

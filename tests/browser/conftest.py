@@ -1,0 +1,46 @@
+"""A real Chromium, and pages of a real server in it that are watched all the time."""
+
+import re
+
+import pytest
+from playwright.sync_api import sync_playwright
+
+from tests.browser.chromium import launch_options
+from tests.browser.watching import Watching
+
+_TIMEOUT_MS = 20_000
+
+
+@pytest.fixture(scope="session")
+def browser():
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(**launch_options())
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(browser):
+    """Enter a server by its link; gives a page, in which nothing may go wrong until the end."""
+    opened = []
+
+    def enter(served, **options):
+        context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}} | options)
+        context.set_default_timeout(_TIMEOUT_MS)
+        watching = Watching(context, served.address)
+        page = context.new_page()
+        opened.append((context, watching))
+        page.goto(served.link)
+        page.wait_for_url(re.compile(r"/$"))
+        return page
+
+    yield enter
+    for context, watching in opened:
+        found = watching.found()
+        context.close()
+        assert not found
+
+
+def settle(page):
+    """Wait until the page listens to what changes."""
+    page.wait_for_selector("html[data-live]", state="attached")
