@@ -29,7 +29,7 @@ run: $(VENV)/.installed
 	$(BIN)/rollbook sync --home "$$home" || [ $$? -eq 1 ] || exit $$?; \
 	$(BIN)/rollbook list --home "$$home"
 
-test: $(VENV)/.installed-test lint
+test: $(VENV)/.installed-test build/chromium lint
 	$(BIN)/pytest -n 2 --dist loadfile
 
 test-faults: $(VENV)/.installed-test
@@ -50,6 +50,10 @@ lint: $(VENV)/.installed-test
 fix: $(VENV)/.installed-test
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+build/chromium: $(VENV)/.installed-test tests/browser/chromium.py
+	@$(BIN)/python tests/browser/chromium.py > /dev/null
+	@[ ! -d $@ ] || touch $@
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

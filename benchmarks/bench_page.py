@@ -99,11 +99,11 @@ def _served(home: Path, database: Path) -> Iterator[str]:
     rollbook = Path(sys.executable).with_name("rollbook")
     command = [rollbook, "serve", "--port", "0", "--no-open"]
     process = subprocess.Popen(
-        [*command, "--home", home, "--db", database], stderr=subprocess.PIPE, text=True
+        [*command, "--home", home, "--db", database], stdout=subprocess.PIPE, text=True
     )
     try:
-        assert process.stderr is not None
-        yield next(line.strip() for line in process.stderr if line.startswith("http"))
+        assert process.stdout is not None
+        yield process.stdout.readline().strip()
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(30)

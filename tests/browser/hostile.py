@@ -74,7 +74,9 @@ def write_hostile_home(home: Path) -> Path:
     meta = session_meta(CHILD, source=child, cwd=f"/{TRICKS[3]}", **role)
     write_rollout(home, CHILD, [meta, user_message(one_line), _message(one_line, "user")])
     torn = "44444444-4444-4444-8444-444444444444"
-    write_rollout(home, torn, [session_meta(torn), user_message("x"), b"<script>pwned('torn')", b"\xff{"])
+    write_rollout(
+        home, torn, [session_meta(torn), user_message("x"), b"<script>pwned('torn')", b"\xff{"]
+    )
     evil = home / "sessions" / "2026" / "01" / "27" / "rollout-<img src=x onerror=pwned()>.jsonl"
     evil.write_bytes(b"{}")
     with StateRuntime.open(home, backfill=False) as state:

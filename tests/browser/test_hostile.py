@@ -51,7 +51,9 @@ def test_nothing_is_run_loaded_or_sent(served, visit, path):
     page = visit(served)
     page.goto(served.address + path)
     page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
-    page.evaluate("document.querySelectorAll('[autofocus], input, a').forEach(each => each.focus())")
+    page.evaluate(
+        "document.querySelectorAll('[autofocus], input, a').forEach(each => each.focus())"
+    )
     page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
     page.wait_for_load_state("load")
 

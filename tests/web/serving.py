@@ -53,19 +53,15 @@ def serving(home: Path, *arguments: str) -> Iterator[Served]:
     """Run the server until the block ends; it must end by itself then, and without a traceback."""
     process = subprocess.Popen(
         [ROLLBOOK, "serve", "--home", home, "--port", "0", "--no-open", *arguments],
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"ROLLBOOK_WEB_TOKEN": ""},
     )
     try:
-        lines = []
-        for line in process.stderr:
-            lines.append(line)
-            if line.startswith("http"):
-                break
-        else:
-            raise AssertionError("".join(lines))
-        yield Served(home, lines[-1].strip(), process)
+        link = process.stdout.readline().strip()
+        assert link.startswith("http"), process.stderr.read()
+        yield Served(home, link, process)
     finally:
         process.terminate()
         _, rest = process.communicate(timeout=20)

@@ -56,17 +56,22 @@ def serve_command(settings: Settings, *, port: int, host: str, no_open: bool) ->
         address, port = listening.getsockname()[:2]
         door = Door(host if host == "localhost" else address, port, token_of(_TOKEN)[0])
         with StateRuntime.open(settings.home, database=settings.database, backfill=False) as state:
-            asyncio.run(_serve(state, door, listening, opens=not no_open))
+            asyncio.run(_serve(state, door, listening, opens=not no_open, as_json=settings.as_json))
 
 
-async def _serve(state: StateRuntime, door: "Door", listening: "socket", *, opens: bool) -> None:
+async def _serve(
+    state: StateRuntime, door: "Door", listening: "socket", *, opens: bool, as_json: bool
+) -> None:
     from rollbook.web.live import Live
     from rollbook.web.server import make_app, make_server
 
     live = Live(state)
     server = make_server(make_app(state, door, live), live)
-    render.note(f"Serving {render.printable(str(state.codex_home))} at")
-    render.note(door.link)
+    render.note(f"Serving {render.printable(str(state.codex_home))}; Ctrl-C ends it.")
+    if as_json:
+        render.echo_json({"url": door.link})
+    else:
+        render.echo(door.link)
     if not door.is_loopback:
         render.note("Other machines can reach it, and what they read can be read on the way.")
     with tempfile.TemporaryDirectory(prefix="rollbook-") as folder:

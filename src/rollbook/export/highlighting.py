@@ -13,7 +13,7 @@ LONGEST_COLOURED = (
     32 << 10
 )  # characters; lexers take long for longer ones, and may for hostile ones
 _PREFIX = "hl-"
-_STYLES = ("default", "github-dark")  # for light and for dark
+_STYLES = ("xcode", "github-dark")  # for light and for dark; both can be read easily
 
 
 def highlighted(code: str, language: str) -> Markup:
@@ -41,7 +41,9 @@ def _rules(style: str) -> str:
     from pygments.formatters import HtmlFormatter
 
     rules = HtmlFormatter(style=style, classprefix=_PREFIX).get_style_defs("code").splitlines()
-    return "\n".join(rule for rule in rules if f".{_PREFIX}" in rule)
+    # Those of diffs, "Generic" here, are ours.
+    ours = f".{_PREFIX}g"
+    return "\n".join(rule for rule in rules if f".{_PREFIX}" in rule and ours not in rule)
 
 
 @cache

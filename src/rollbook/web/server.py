@@ -83,9 +83,8 @@ class _Server(uvicorn.Server):
         self._live = live
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """End; at once, where it was told so before."""
+        """End, as soon as what was asked before is answered; to ask again changes nothing."""
         del sig, frame
-        self.force_exit = self.should_exit
         self.should_exit = True
         self._live.stop()
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 from urllib.parse import quote
 
+import msgspec
 from markupsafe import Markup
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -15,7 +16,6 @@ from rollbook.export.documents import DocumentFormat, thread_document
 from rollbook.export.facts import heading_of
 from rollbook.export.highlighting import highlighted
 from rollbook.export.html import item_html
-from rollbook.model.documents import to_json
 from rollbook.model.thread import DynamicToolSpec, ThreadMetadata
 from rollbook.model.transcript import TranscriptItem
 from rollbook.web.guard import read_form
@@ -134,7 +134,8 @@ def _item(thread_id: str, item: TranscriptItem) -> Markup:
 
 
 def _tool(tool: DynamicToolSpec) -> tuple[DynamicToolSpec, Markup]:
-    return tool, highlighted(to_json(tool.input_schema), "json")
+    schema = msgspec.json.format(msgspec.json.encode(tool.input_schema), indent=2)
+    return tool, highlighted(schema.decode()[:_LONGEST_MESSAGE], "json")
 
 
 def _all(first: str, others: Iterable[str]) -> Iterator[str]:

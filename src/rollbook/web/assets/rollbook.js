@@ -24,9 +24,7 @@ for (const form of $$("form[data-live]")) {
     const address = `${form.getAttribute("action")}?${asked}`;
     try {
       const page = await load(address, request.signal);
-      const found = $("#results", page) ?? $("main > p", page);
-      found.id = "results";
-      $("#results").replaceWith(document.adoptNode(found));
+      $("#results").replaceWith(document.adoptNode($("#results", page)));
       document.title = page.title;
       history.replaceState(null, "", address);
       prepare();
