@@ -20,6 +20,7 @@ import bench_backfill
 import bench_growth
 import bench_list
 import bench_logs
+import bench_page
 import bench_points
 import bench_search
 import bench_startup
@@ -72,6 +73,7 @@ def _all(scale: Scale, points: list[Point]) -> Iterator[Figure]:
         bench_points,
         bench_startup,
         bench_logs,
+        bench_page,
         bench_search,
         bench_transcripts,
     ):

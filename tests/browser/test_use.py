@@ -135,6 +135,43 @@ def test_new_threads_appear_by_themselves_and_the_place_is_kept(own, visit):
     assert page.evaluate("document.activeElement.closest('li').dataset.id") == FORK
 
 
+def test_a_home_that_was_never_indexed_fills_while_one_looks(tmp_path, visit):
+    home = tmp_path / "home"
+    for number in range(300):
+        thread_id = f"{number:08x}-0000-4000-8000-000000000000"
+        write_rollout(home, thread_id, [session_meta(thread_id), user_message(f"No {number}.")])
+    with serving(home) as served:
+        page = visit(served)
+        settle(page)
+        expect(page.locator("#results > .note")).to_have_count(0)
+        page.fill("[data-search]", "No 7.")
+        expect(page.locator("[data-rows] > li")).to_have_count(1)
+
+
+def test_rows_that_were_loaded_stay_when_the_list_changes(tmp_path, visit):
+    home = tmp_path / "home"
+    for number in range(120):
+        thread_id = f"{number:08x}-0000-4000-8000-000000000000"
+        write_rollout(home, thread_id, [session_meta(thread_id), user_message(f"No {number}.")])
+    with serving(home) as served:
+        page = visit(served)
+        settle(page)
+        rows = page.locator("[data-rows] > li")
+        expect(rows.first).to_be_visible()
+        while rows.count() < 120:
+            shown = rows.count()
+            page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
+            page.wait_for_function(
+                f"() => document.querySelectorAll('[data-rows] > li').length > {shown}"
+            )
+        lines = [session_meta(NEW), user_message("Brand new"), said("Brand new")]
+        write_rollout(home, NEW, lines, time="2026-02-01T10-00-00")
+        expect(page.locator(f"[data-id='{NEW}']")).to_be_attached()
+        ids = rows.evaluate_all("rows => rows.map(row => row.dataset.id)")
+        assert len(ids) == len(set(ids)) == 121
+        assert page.locator("[data-more]").count() == 0
+
+
 def test_what_an_agent_says_appears_at_the_end_of_its_thread(own, visit):
     page = visit(own)
     page.goto(f"{own.address}/threads/{ID}#end")

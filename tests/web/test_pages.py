@@ -3,10 +3,11 @@
 import re
 
 import pytest
+from backports import zstd
 
 from rollbook import StateRuntime
 from rollbook.testing import session_meta, user_message, write_rollout
-from tests.web.conftest import FORK, ID, OLD, said
+from tests.web.conftest import FORK, ID, OLD, said, write_home
 from tests.web.serving import serving
 
 
@@ -127,6 +128,19 @@ def test_what_makes_no_sense_is_told_as_a_page(served, path, status):
     assert answer.status_code == status
     assert "That didn&#39;t work" in answer.text or "That didn't work" in answer.text
     assert "Traceback" not in answer.text
+
+
+def test_of_a_thread_whose_rollout_can_not_be_read_all_else_is_shown(tmp_path):
+    home = write_home(tmp_path / "home")
+    [path] = home.glob(f"sessions/**/*{ID}.jsonl")
+    whole = zstd.compress(path.read_bytes())
+    path.unlink()
+    path.with_name(path.name + ".zst").write_bytes(whole[: len(whole) // 2])
+    with serving(home) as served, served.client() as client:
+        page = client.get(f"/threads/{ID}")
+    assert page.status_code == 200
+    assert "The parser fails" in page.text
+    assert re.search(r'class="empty">[^<]*be read: Compressed file', page.text)
 
 
 def test_a_thread_whose_rollout_is_gone_is_shown_as_such(own):

@@ -1,12 +1,13 @@
 """Where a server of Rollbook listens, and the token that its callers need."""
 
 import os
+import re
 import secrets
 import socket
 
 from rollbook.errors import UsageError
 
-_SHORTEST_TOKEN = 16
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{16,}", re.ASCII)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -35,9 +36,12 @@ def listen(host: str, port: int) -> socket.socket:
 def token_of(variable: str) -> tuple[str, bool]:
     """Take the token from a variable of the environment, or make one; says whether it was given.
 
-    Errors: UsageError for one that is too short.
+    Errors: UsageError for one that is no good.
     """
     given = os.environ.get(variable, "")
-    if given and len(given) < _SHORTEST_TOKEN:
-        raise UsageError(f"{variable} is too short", hint=f"{_SHORTEST_TOKEN} characters or more")
+    if given and not _TOKEN.fullmatch(given):
+        raise UsageError(
+            f"{variable} is too short, or has something else than letters, digits, - and _",
+            hint="16 characters or more",
+        )
     return given or secrets.token_urlsafe(32), bool(given)

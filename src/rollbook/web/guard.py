@@ -8,7 +8,7 @@ cookie that is never sent along with requests of other sites, or in a header.
 import hmac
 import ipaddress
 from http.cookies import CookieError, SimpleCookie
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, quote, urlencode
 
 import msgspec
 from starlette.datastructures import Headers, MutableHeaders
@@ -63,13 +63,16 @@ class Door(msgspec.Struct, frozen=True):
     @property
     def link(self) -> str:
         """The address that lets its reader in."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}/?{urlencode({'token': self.token})}"
+        here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104
+        name = f"[{here}]" if ":" in here else here
+        return f"http://{name}:{self.port}/?{urlencode({'token': self.token})}"
 
     @property
     def is_loopback(self) -> bool:
         """Whether nobody but this machine can reach it."""
-        return f"[{self.host}]" in _LOOPBACK or self.host in _LOOPBACK
+        if _is_address(self.host):
+            return ipaddress.ip_address(self.host).is_loopback
+        return self.host in _LOOPBACK
 
     @property
     def cookie(self) -> str:
@@ -168,8 +171,10 @@ class Guard:
 
         By a page, not by a redirect: a browser sends such a cookie only where this site leads.
         """
-        address = f"{path}?{urlencode(query)}" if query else path
-        page = rendered("welcome.html.jinja", address="/" + address.lstrip("/\\"))
+        address = "/" + quote(path.lstrip("/"))
+        page = rendered(
+            "welcome.html.jinja", address=f"{address}?{urlencode(query)}" if query else address
+        )
         response = HTMLResponse(page, headers={"referrer-policy": "no-referrer"})
         response.set_cookie(self._door.cookie, self._door.token, httponly=True, samesite="strict")
         return response

@@ -6,6 +6,7 @@ an event says no more than what it was about.
 
 import asyncio
 import logging
+import secrets
 import threading
 from collections.abc import AsyncIterator
 
@@ -31,12 +32,13 @@ class _Listener:
         self.has_logs = False
         self.wake = asyncio.Event()
 
-    def take(self) -> str:
+    def take(self, version: int) -> str:
         """Write what there is to tell, which is told then."""
         events = ""
         if self.threads or self.is_everything:
             ids = sorted(self.threads) if not self.is_everything else None
-            events += f"event: threads\ndata: {msgspec.json.encode(ids).decode()}\n\n"
+            data = msgspec.json.encode(ids).decode()
+            events += f"id: {version}\nevent: threads\ndata: {data}\n\n"
         if self.has_logs:
             events += "event: logs\ndata: \n\n"
         self.threads, self.is_everything, self.has_logs = set(), False, False
@@ -47,10 +49,12 @@ class _Listener:
 class Live:
     """Watches a home, and its logs as long as somebody follows them.
 
+    ``version`` is another one after each change; whoever has seen the latest has missed none.
     :meth:`run` goes on until :meth:`stop`, which may be called from any thread or signal handler.
     """
 
     def __init__(self, state: StateRuntime) -> None:
+        self.version = secrets.randbits(32)  # so that it isn't that of a server before
         self._state = state
         self._listeners: set[_Listener] = set()
         self._stop = threading.Event()
@@ -73,9 +77,12 @@ class Live:
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._wake_all)
 
-    async def events(self, *, logs: bool) -> AsyncIterator[str]:
-        """Give the events for one page, with those of the logs if it follows them."""
+    async def events(self, seen: str, *, logs: bool) -> AsyncIterator[str]:
+        """Give the events for a page that has seen a version, with those of the logs if wanted."""
         listener = _Listener(follows_logs=logs)
+        if seen != str(self.version):
+            listener.is_everything = True
+            listener.wake.set()
         self._listeners.add(listener)
         try:
             yield "retry: 2000\n\n"
@@ -85,7 +92,7 @@ class Live:
                 except TimeoutError:
                     yield ": still here\n\n"
                     continue
-                yield listener.take()
+                yield listener.take(self.version)
         finally:
             self._listeners.discard(listener)
 
@@ -99,7 +106,10 @@ class Live:
 
     def _tell(self, update: WatchUpdate) -> None:
         ids = update.changed + update.removed
-        for listener in self._listeners if ids else ():
+        if not ids:
+            return
+        self.version += 1
+        for listener in self._listeners:
             listener.threads.update(ids)
             listener.is_everything = listener.is_everything or len(listener.threads) > _MOST_IDS
             listener.wake.set()

@@ -104,7 +104,9 @@ def make_server(app: ASGIApp, live: Live) -> uvicorn.Server:
 async def events(request: Request) -> Response:
     """Send what changes, as long as the page is open."""
     site = site_of(request)
-    stream = site.live.events(logs="logs" in request.query_params)
+    asked = request.query_params
+    seen = request.headers.get("last-event-id", asked.get("seen", ""))
+    stream = site.live.events(seen, logs="logs" in asked)
     return StreamingResponse(stream, media_type="text/event-stream")
 
 

@@ -29,9 +29,11 @@ class Site(msgspec.Struct, frozen=True):
 
 
 def site_of(request: Request) -> Site:
-    """Give the site that a request is for."""
+    """Give the site that a request is for; the version is that before anything was looked up."""
     site = request.app.state.site
     assert isinstance(site, Site)  # noqa: S101 - set by the server
+    if not hasattr(request.state, "version"):
+        request.state.version = site.live.version
     return site
 
 
@@ -43,6 +45,7 @@ def page(request: Request, template: str, **values: Any) -> HTMLResponse:
         rendered(
             template,
             site=site,
+            version=request.state.version,
             path=request.url.path,
             theme=theme if theme in ("light", "dark") else "",
             **values,

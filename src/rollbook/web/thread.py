@@ -10,14 +10,14 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 
-from rollbook.errors import ThreadNotFoundError, UsageError
+from rollbook.errors import RolloutError, ThreadNotFoundError, UsageError
 from rollbook.export.blocks import is_folded
 from rollbook.export.documents import DocumentFormat, thread_document
 from rollbook.export.facts import heading_of
 from rollbook.export.highlighting import highlighted
 from rollbook.export.html import item_html
 from rollbook.model.thread import DynamicToolSpec, ThreadMetadata
-from rollbook.model.transcript import TranscriptItem
+from rollbook.model.transcript import TranscriptItem, TranscriptPage
 from rollbook.web.guard import read_form
 from rollbook.web.parameters import TranscriptParameters, read_parameters
 from rollbook.web.rendering import local_time
@@ -38,9 +38,13 @@ def thread_page(request: Request) -> Response:
     state = site_of(request).state
     asked = read_parameters(TranscriptParameters, request, of_form=True)
     found = find_thread(request)
-    items = state.read_thread(
-        found.id, limit=asked.limit, before=asked.before, after=asked.after, at=asked.at
-    )
+    try:
+        items = state.read_thread(
+            found.id, limit=asked.limit, before=asked.before, after=asked.after, at=asked.at
+        )
+        problem = ""
+    except RolloutError as error:  # all else that is known is shown
+        items, problem = TranscriptPage([]), str(error)
     relatives = list(state.lineage(found.id).walk())
     here = next(place for place, (_, node) in enumerate(relatives) if node.id == found.id)
     start = max(0, min(here - _MOST_RELATIVES // 2, len(relatives) - _MOST_RELATIVES))
@@ -56,6 +60,7 @@ def thread_page(request: Request) -> Response:
         relatives=relatives[start : start + _MOST_RELATIVES] if len(relatives) > 1 else [],
         relatives_count=len(relatives),
         tools=[_tool(tool) for tool in state.get_dynamic_tools(found.id) or []],
+        problem=problem,
         rollout_exists=state.rollout_exists(found),
         formats=list(DocumentFormat),
     )

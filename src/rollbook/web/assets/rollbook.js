@@ -107,27 +107,28 @@ function prepare() {
 // What changes while one looks.
 
 async function reloadRows() {
-  const address = location.pathname + location.search;
-  const page = await load(address);
-  const [rows, newRows] = [$("[data-rows]"), $("[data-rows]", page)];
-  if (!rows || !newRows) {
-    $("#results").replaceWith(document.adoptNode($("#results", page)));
-    prepare();
-    return;
-  }
+  const [shown, page] = [$("#results"), await load(location.pathname + location.search)];
+  const fresh = document.adoptNode($("#results", page));
+  const [rows, newRows] = [$("[data-rows]", shown), $("[data-rows]", fresh)];
   const focused = document.activeElement?.closest("[data-id]")?.dataset.id;
-  const first = new Set([...newRows.children].map((row) => row.dataset.id));
-  const beyond = [...rows.children].slice(firstRows).filter((row) => !first.has(row.dataset.id));
-  firstRows = first.size;
-  const ours = new Map([...rows.children].map((row) => [row.dataset.id, row]));
-  const merged = [...newRows.children].map((row) => {
-    const same = ours.get(row.dataset.id);
-    return same?.isEqualNode(row) ? same : document.adoptNode(row);
-  });
-  rows.replaceChildren(...merged, ...beyond);
+  if (rows && newRows) {
+    const ours = new Map([...rows.children].map((row) => [row.dataset.id, row]));
+    const isNew = new Set([...newRows.children].map((row) => row.dataset.id));
+    // What came after the last row of the page still does, if there is more than the page.
+    const last = [...rows.children].findLastIndex((row) => isNew.has(row.dataset.id));
+    const beyond = last >= 0 && $("[data-more]", fresh) ? [...rows.children].slice(last + 1) : [];
+    const merged = [...newRows.children].map((row) => {
+      const same = ours.get(row.dataset.id);
+      return same?.isEqualNode(row) ? same : row;
+    });
+    if (beyond.length) $("[data-more]", fresh)?.replaceWith($("[data-more]", shown) ?? "");
+    rows.replaceChildren(...merged, ...beyond);
+    newRows.replaceWith(rows);
+  }
+  shown.replaceWith(fresh);
+  prepare();
   if (focused) $(`[data-id="${CSS.escape(focused)}"] .title`)?.focus({ preventScroll: true });
 }
-let firstRows = $("[data-rows]")?.children.length ?? 0;
 
 async function appendItems(address) {
   const place = $("[data-last]");
@@ -185,6 +186,7 @@ function gathered(work) {
       const now = left;
       left = undefined;
       try { await work(now); } catch (error) { console.warn(error); }
+      await new Promise((resolve) => setTimeout(resolve, 200));
     }
     running = false;
   };
@@ -194,22 +196,22 @@ const refreshLogsSoon = gathered(refreshLogs);
 
 const followsLogs = Boolean($("[data-logs]"));
 const isLive = followsLogs || $("[data-reload]") || $("[data-thread]");
+let seen = $("[data-version]").dataset.version;
 let events;
 function listen() {
   if (events || document.hidden || !isLive) return;
-  events = new EventSource(followsLogs ? "/events?logs" : "/events");
-  let wasOpen = hasListened;
+  events = new EventSource(`/events?seen=${seen}${followsLogs ? "&logs" : ""}`);
   events.onopen = () => {
     $("#live").textContent = "";
     document.documentElement.dataset.live = "";
-    if (wasOpen) { refreshSoon(null); }
-    wasOpen = hasListened = true;
   };
   events.onerror = () => { $("#live").textContent = "not connected"; };
-  events.addEventListener("threads", (event) => refreshSoon(JSON.parse(event.data)));
+  events.addEventListener("threads", (event) => {
+    seen = event.lastEventId;
+    refreshSoon(JSON.parse(event.data));
+  });
   events.addEventListener("logs", () => refreshLogsSoon(null));
 }
-let hasListened = false;
 // Browsers open few connections to one server: pages that nobody sees keep none.
 document.addEventListener("visibilitychange", () => {
   if (document.hidden) { events?.close(); events = undefined; } else listen();
