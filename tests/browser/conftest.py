@@ -11,7 +11,7 @@ from tests.browser.watching import Watching
 _TIMEOUT_MS = 20_000
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # as long as it is there, no other event loop can run
 def browser():
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(**launch_options())

@@ -428,7 +428,7 @@ CAUSES = {  # what an error has to say
     "small_files": "File too large|disk is full|disk I/O error|only read",
     "no_threads": "thread",
 }
-QUICK = {"full_disk": 24, "only_read": 4, "no_descriptors": 45, "small_files": 24, "no_threads": 3}
+QUICK = {"full_disk": 15, "only_read": 4, "no_descriptors": 24, "small_files": 15, "no_threads": 3}
 
 
 @pytest.fixture(scope="module", params=HARM)
