@@ -431,15 +431,25 @@ CAUSES = {  # what an error has to say
 QUICK = {"full_disk": 15, "only_read": 4, "no_descriptors": 24, "small_files": 15, "no_threads": 3}
 
 
-@pytest.fixture(scope="module", params=HARM)
-def lived(request, tmp_path_factory):
+@pytest.fixture(scope="module")
+def lives() -> dict[str, dict]:
+    """What was found under each kind of harm: tests come in any order, so a parameter alone won't do."""
+    return {}
+
+
+@pytest.fixture(params=HARM)
+def lived(request, tmp_path, lives):
     """What has become of everything that one does under a kind of harm."""
     harm = request.param
-    within = request.getfixturevalue("own_mounts") if harm in MOUNTED else []
-    home, scratch = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("scratch")
-    times = QUICK[harm] * (10 if request.config.getoption("all_faults") else 1)
-    seed = request.config.getoption("fault_seed")
-    return harm, run_program(live_through, harm, home, scratch, seed, times, within=within)
+    if harm not in lives:
+        within = request.getfixturevalue("own_mounts") if harm in MOUNTED else []
+        home, scratch = tmp_path / "home", tmp_path / "scratch"
+        home.mkdir()
+        scratch.mkdir()
+        times = QUICK[harm] * (10 if request.config.getoption("all_faults") else 1)
+        seed = request.config.getoption("fault_seed")
+        lives[harm] = run_program(live_through, harm, home, scratch, seed, times, within=within)
+    return harm, lives[harm]
 
 
 def test_all_that_can_be_answered_is_and_all_is_well_again_afterwards(lived):
