@@ -130,3 +130,33 @@ def test_ctrl_c_ends_a_sync_that_waits_for_another(sample):
         child.close()
     assert child.exitstatus == 130
     assert "Traceback" not in child.before
+
+
+def test_the_browser_is_opened_and_the_token_is_in_no_command(home, tmp_path):
+    browser, seen = tmp_path / "browser", tmp_path / "seen"
+    browser.write_text(
+        f'#!/bin/sh\necho "$@" > {seen}.begun\nfile=${{1#file://}}\n'
+        f'(stat -c %a "$(dirname "$file")"; cat "$file") >> {seen}.begun\nmv {seen}.begun {seen}\n'
+    )
+    browser.chmod(0o700)
+    child = pexpect.spawn(
+        str(COMMAND),
+        ["serve", "--home", str(home), "--port", "0"],
+        encoding="utf-8",
+        timeout=30,
+        env=environment(TERM="xterm-256color", DISPLAY=":0", BROWSER=f"{browser} %s"),
+    )
+    child.expect(r"(http://127\.0\.0\.1:\d+/\?token=([\w-]+))")
+    link, token = child.match[1], child.match[2]
+    while not seen.exists():
+        assert child.isalive()
+    command, private, page = seen.read_text().split("\n", 2)
+    assert command.startswith("file://")
+    assert token not in command
+    assert private == "700"
+    assert link in page
+    child.sendintr()
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0
+    assert "Traceback" not in child.before

@@ -6,6 +6,7 @@ import subprocess
 import httpx2
 import pytest
 
+from rollbook.web.guard import Door
 from tests.web.conftest import ID
 from tests.web.serving import ROLLBOOK, serving
 
@@ -207,3 +208,22 @@ def test_what_can_not_be_served_is_told(tmp_path, arguments, environment, says):
     assert done.returncode in {2, 3}
     assert says in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "named", "is_ours"),
+    [
+        ("127.0.0.1", 80, "127.0.0.1", True),
+        ("127.0.0.1", 80, "[::1]", True),
+        ("127.0.0.1", 80, "evil.example", False),
+        ("127.0.0.1", 7331, "127.0.0.1", False),
+        ("127.0.0.1", 7331, ":7331", False),
+        ("127.0.0.2", 7331, "127.0.0.2:7331", True),
+        ("127.0.0.2", 7331, "192.0.2.1:7331", False),
+        ("192.0.2.1", 7331, "192.0.2.9:7331", True),
+        ("host.example", 7331, "host.example:7331", True),
+        ("host.example", 7331, "evil.example:7331", False),
+    ],
+)
+def test_a_host_header_has_to_mean_this_server(host, port, named, is_ours):
+    assert Door(host, port, "a-token-of-tests").is_named(named) == is_ours

@@ -13,10 +13,11 @@ from urllib.parse import parse_qsl, quote, urlencode
 import msgspec
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rollbook.errors import RollbookError
+from rollbook.model.documents import to_json
 from rollbook.web.assets import ASSETS_PATH
 from rollbook.web.rendering import rendered
 
@@ -90,6 +91,8 @@ class Door(msgspec.Struct, frozen=True):
         Only names can be made to point elsewhere, so addresses are fine, if other machines are.
         """
         name, _, port = host.rpartition(":")
+        if not name or host.endswith("]"):  # as browsers leave the usual port out
+            name, port = host, "80"
         if port != str(self.port):
             return False
         if name in _LOOPBACK or name == self.host:
@@ -201,7 +204,8 @@ async def read_form(request: Request, door: Door) -> dict[str, str]:
 def error_response(path: str, status: int, code: str, message: str) -> Response:
     """Answer that something failed: as JSON to programs, as a page to people."""
     if path.startswith(API_PATH):
-        return JSONResponse({"error": {"code": code, "message": message}}, status)
+        error = to_json({"error": {"code": code, "message": message}})
+        return Response(error, status, media_type="application/json")
     return HTMLResponse(rendered("error.html.jinja", status=status, message=message), status)
 
 

@@ -12,7 +12,7 @@ from markupsafe import Markup, escape
 
 from rollbook.export.facts import heading_of
 from rollbook.model.documents import without_controls
-from rollbook.model.labels import age_text, directory_text, here, number, size_text, source_text
+from rollbook.model.labels import age_text, directory_text, here, number, source_text
 from rollbook.web.assets import asset_address
 
 _TEMPLATES = Path(__file__).with_name("templates")
@@ -36,7 +36,6 @@ def _environment() -> Environment:
     environment.filters |= {
         "heading": heading_of,
         "number": number,
-        "size": size_text,
         "source": source_text,
         "age": _age,
         "directory": _directory,

@@ -96,6 +96,7 @@ def make_server(app: ASGIApp, live: Live) -> uvicorn.Server:
         log_level="warning",
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         timeout_graceful_shutdown=5,
     )
     return _Server(config, live)
