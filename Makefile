@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SAMPLE := build/sample-home
+# Else each of the many processes that tests start would compile all anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help run test test-faults test-codex bench lint fix clean
 
@@ -30,7 +32,7 @@ run: $(VENV)/.installed
 	$(BIN)/rollbook list --home "$$home"
 
 test: $(VENV)/.installed-test build/chromium lint
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 3 --dist loadfile
 
 test-faults: $(VENV)/.installed-test
 	$(BIN)/pytest -n 2 --dist loadfile --all-faults tests/faults
