@@ -1,6 +1,7 @@
 """A real Chromium, and pages of a real server in it that are watched all the time."""
 
 import re
+from contextlib import contextmanager
 
 import pytest
 from playwright.sync_api import expect, sync_playwright
@@ -23,22 +24,35 @@ def browser():
 @pytest.fixture
 def visit(browser):
     """Enter a server by its link; gives a page, in which nothing may go wrong until the end."""
+    with _visits(browser) as enter:
+        yield enter
+
+
+@pytest.fixture(scope="module")
+def visit_once(browser):
+    """Enter a server once for all tests of a file that only look."""
+    with _visits(browser) as enter:
+        yield enter
+
+
+@contextmanager
+def _visits(browser):
     opened = []
 
     def enter(served, **options):
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}} | options)
         context.set_default_timeout(_TIMEOUT_MS)
-        watching = Watching(context, served.address)
         page = context.new_page()
-        opened.append((context, watching))
+        page.watching = Watching(context, served.address)
+        opened.append(page)
         page.goto(served.link)
         page.wait_for_url(re.compile(r"/$"))
         return page
 
     yield enter
-    for context, watching in opened:
-        found = watching.found()
-        context.close()
+    for page in opened:
+        found = page.watching.found()
+        page.context.close()
         assert not found
 
 

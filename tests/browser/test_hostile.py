@@ -17,6 +17,11 @@ def served(tmp_path_factory):
         yield served
 
 
+@pytest.fixture(scope="module")
+def page(served, visit_once):
+    return visit_once(served)
+
+
 @pytest.mark.parametrize(
     "path",
     [
@@ -47,8 +52,7 @@ def served(tmp_path_factory):
         "/api/v1/%3Cscript%3Epwned()%3C/script%3E",
     ],
 )
-def test_nothing_is_run_loaded_or_sent(served, visit, path):
-    page = visit(served)
+def test_nothing_is_run_loaded_or_sent(served, page, path):
     page.goto(served.address + path)
     page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
     page.evaluate(
@@ -56,10 +60,10 @@ def test_nothing_is_run_loaded_or_sent(served, visit, path):
     )
     page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
     page.wait_for_load_state("load")
+    assert not page.watching.found()
 
 
-def test_it_is_all_there_as_text(served, visit):
-    page = visit(served)
+def test_it_is_all_there_as_text(served, page):
     page.goto(f"{served.address}/threads/{ID}?at=start&limit=200")
     messages = page.locator(".item.message.user .words").all_inner_texts()
     for trick in TRICKS[:14]:

@@ -49,11 +49,12 @@ class Watching:
         context.on("page", lambda page: page.on("popup", self._popup))
 
     def found(self) -> list[str]:
-        """Look at the pages as they are now, too."""
+        """Tell what was seen since the last time; the pages are looked at as they are now, too."""
         for page in self._context.pages:
             if not page.is_closed() and page.url.startswith(self._server):
                 self._found += page.evaluate(_LOOK)
-        return self._found
+        found, self._found = self._found, []
+        return found
 
     def _request(self, request) -> None:
         if not request.url.startswith((self._server + "/", "blob:")):

@@ -475,12 +475,12 @@ def disk_fills_during_a_sync(home: str, scratch: str, seed: str) -> list:
     home, scratch = Path(home), Path(scratch)
     rng = random.Random(seed)
     mount_small_disk(home)
-    ids = [thread_id_of(number) for number in range(300)]
+    ids = [thread_id_of(number) for number in range(120)]
     for number, thread_id in enumerate(ids):
-        write_rollout(home, thread_id, [session_meta(thread_id), user_message("x" * number * 20)])
+        write_rollout(home, thread_id, [session_meta(thread_id), user_message("x" * number * 50)])
     truth = truth_of(home, scratch, ids)
     found = []
-    for at in (1, 50, 51, *(rng.randrange(1, 300) for _ in range(5))):
+    for at in (1, 50, 51, *(rng.randrange(1, 120) for _ in range(4))):
 
         def fill_at(progress, at=at) -> None:
             if progress.files_done == at:
@@ -504,7 +504,7 @@ def test_a_disk_that_fills_during_a_sync(own_mounts, home, tmp_path, rng):
     for refused, *rest in found:
         assert "DatabaseUnwritableError" in refused
         assert re.search(CAUSES["full_disk"], refused)
-        assert rest == [True, 300, True, []]
+        assert rest == [True, 120, True, []]
 
 
 def commands_under(harm: str, home: str, scratch: str, moment: str) -> dict:

@@ -186,9 +186,9 @@ def write_marked_home(home: Path) -> None:
         write_rollout(home, thread_id, [session_meta(**fields), *lines])
 
     lines = list(marked_lines())
-    for start in range(0, len(lines), 60):
-        add(*lines[start : start + 60])
-        write_rollout(home, str(uuid.uuid4()), lines[start : start + 60])  # no meta of its own
+    for start in range(0, len(lines), 200):
+        add(*lines[start : start + 200])
+        write_rollout(home, str(uuid.uuid4()), lines[start : start + 200])  # no meta of its own
     for base in (MARK, {"thread_id": MARK}, {"thread_id": ID, MARK: MARK}):
         add(user_message(MARK), meta={"history_base": base})
     for tools in (MARK, [MARK], [{"name": MARK}, {"name": MARK}], [{"name": MARK, MARK: {}}]):

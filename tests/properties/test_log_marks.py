@@ -213,7 +213,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SqliteEngine]:
     opened.close()
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=40, suppress_health_check=list(HealthCheck))
 @given(
     st.lists(insertions, min_size=1, max_size=3),
     st.lists(changes, max_size=6),
