@@ -29,10 +29,11 @@ run: $(VENV)/.installed
 		echo "There is no ~/.codex: this is the sample home in $(SAMPLE)."; \
 	fi; \
 	$(BIN)/rollbook sync --home "$$home" || [ $$? -eq 1 ] || exit $$?; \
-	$(BIN)/rollbook list --home "$$home"
+	$(BIN)/rollbook list --home "$$home" && \
+	echo "In the browser: $(BIN)/rollbook serve --home $$home"
 
 test: $(VENV)/.installed-test build/chromium lint
-	$(BIN)/pytest -n 3 --dist loadfile
+	$(BIN)/pytest -n 4 --dist loadfile
 
 test-faults: $(VENV)/.installed-test
 	$(BIN)/pytest -n 2 --dist loadfile --all-faults tests/faults

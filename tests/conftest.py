@@ -16,6 +16,14 @@ CORPUS = Path(__file__).parent / "data" / "corpus"
 RELEASES = sorted(path.name for path in CORPUS.iterdir() if path.is_dir())
 
 
+# What takes longest begins first, or one worker would be left with it in the end.
+LONGEST = {"test_bad_environment.py", "test_network_files.py", "test_use.py"}
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 def as_another_program(database: Path | str) -> apsw.Connection:
     """A connection past Rollbook, of a program that waits for a lock instead of failing.
 

@@ -353,7 +353,7 @@ LINES: list[Callable[[str], bytes]] = [
 ]
 
 
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=50)
 @given(
     st.lists(st.tuples(st.sampled_from(LINES), st.booleans()), min_size=1, max_size=12),
     st.uuids(),

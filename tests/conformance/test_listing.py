@@ -130,7 +130,7 @@ def assert_walk_gives(
     assert done == len(want)
 
 
-@settings(deadline=None, max_examples=120)
+@settings(deadline=None, max_examples=70)
 @given(found=homes, sort_key=st.sampled_from(SortKey), size=st.integers(1, 27), chosen=filters)
 def test_pages_of_any_size_give_every_matching_thread_once(
     shared_runtime, found, sort_key, size, chosen
@@ -140,7 +140,7 @@ def test_pages_of_any_size_give_every_matching_thread_once(
     assert_walk_gives(shared_runtime, want, size, sort_key, chosen)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(found=homes, sort_key=st.sampled_from(SortKey), size=st.integers(0, 9), chosen=filters)
 def test_ids_come_in_the_order_of_the_threads(shared_runtime, found, sort_key, size, chosen):
     fill(shared_runtime, found)
@@ -152,7 +152,7 @@ def test_ids_come_in_the_order_of_the_threads(shared_runtime, found, sort_key, s
             assert rest == want[want.index(page.next_anchor.id) + 1 :]
 
 
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=50)
 @given(
     found=homes,
     sort_key=st.sampled_from(SortKey),
@@ -206,7 +206,7 @@ def test_every_sort_key_filter_and_page_size_together(shared_runtime):
             assert_walk_gives(shared_runtime, want, size, sort_key, chosen)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=60)
 @given(
     found=homes,
     sort_key=st.sampled_from(SortKey),
@@ -321,7 +321,7 @@ def test_the_arguments_of_the_reference_may_be_given_by_position(runtime):
     assert runtime.list_thread_ids(*arguments) == [wanted.id]
 
 
-@settings(deadline=None, max_examples=120)
+@settings(deadline=None, max_examples=70)
 @given(
     titles=st.lists(st.text("aA%_\\żŻ", max_size=4), max_size=5),
     text=st.text("aA%_\\żŻ", max_size=3),

@@ -144,7 +144,7 @@ def shared_runtime(
         yield opened
 
 
-@settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(entries, min_size=1, max_size=8), st.lists(queries, min_size=1, max_size=8))
 def test_a_query_finds_exactly_the_rows_that_a_plain_filter_finds(shared_runtime, batch, asked):
     shared_runtime.delete_logs_before(2**63 - 1)

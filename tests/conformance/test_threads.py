@@ -46,7 +46,7 @@ fields = {
 }
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(st.uuids().map(str), st.fixed_dictionaries(fields), st.fixed_dictionaries(fields))
 def test_every_field_comes_back_as_it_was_stored_and_stored_again(
     shared_runtime, thread_id, first, second

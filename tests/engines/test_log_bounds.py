@@ -106,7 +106,7 @@ steps = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=30)
 @given(steps)
 def test_the_counted_size_of_each_thread_is_that_of_its_rows(kept, steps):
     for step in steps:

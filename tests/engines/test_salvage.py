@@ -644,7 +644,7 @@ def databases(draw: Callable[..., Any]) -> tuple[bytes, int, Rows, Rows, dict[in
     return content, page_size, rows, deleted, pages
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=90, deadline=None)
 @given(database=databases(), data=st.data())
 def test_harm_takes_only_what_it_reaches(database, data):
     content, page_size, rows, deleted, pages = database
@@ -676,7 +676,7 @@ def test_harm_takes_only_what_it_reaches(database, data):
             assert not invented
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(database=databases(), flips=st.lists(st.integers(0, 1 << 40), min_size=1, max_size=300))
 def test_bits_that_flip_all_over_do_no_more_harm(database, flips):
     content, page_size, rows, _, pages = database

@@ -104,7 +104,7 @@ pieces = st.lists(
 ).map("".join)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=120)
 @given(pieces, st.sampled_from(list(ItemKind)), st.sampled_from(["user", "assistant", "tool"]))
 def test_no_text_is_more_than_text(text, kind, role):
     check(item_html(an_item(text, role, kind=kind)))

@@ -13,7 +13,18 @@ from tests.export.conftest import ID, an_item, message, tool_call, tool_output
 from tests.export.test_html import HOSTILE
 
 PARSER = MarkdownIt("commonmark", {"html": True}).enable("table")
-MORE = ["```", "~~~~", "<details>", "## User", "Head\n===", "- ```\n  x", "`<b>` <i>", "\\`<b>`"]
+MORE = [
+    "```",
+    "~~~~",
+    "<details>",
+    "## User",
+    "> ## User",
+    "- # Me",
+    "Head\n===",
+    "- ```\n  x",
+    "`<b>` <i>",
+    "\\`<b>`",
+]
 pieces = st.lists(
     st.sampled_from([*HOSTILE, *MORE, "\n", "\n\n", "\r", "    ", "> ", "- ", "`", "a", "\\"]),
     max_size=10,
@@ -21,11 +32,14 @@ pieces = st.lists(
 
 
 def structure(text: str) -> list[tuple[str, str]]:
-    """The parts of a document that are ours: headings of the first two ranks, and what is folded."""
+    """The parts of a document that are ours: headings of the first two ranks, and what is folded.
+
+    In a quotation or a list a heading is the message's for everybody to see.
+    """
     found = []
     tokens = PARSER.parse(text)
     for number, token in enumerate(tokens):
-        if token.type == "heading_open" and token.tag in ("h1", "h2"):
+        if token.type == "heading_open" and token.tag in ("h1", "h2") and token.level == 0:
             found.append((token.tag, tokens[number + 1].content.partition(" ")[0]))
         elif token.type == "html_block":
             found.append(("html", token.content.partition(">")[0]))
@@ -37,7 +51,7 @@ def test_no_message_is_more_than_a_message(text):
     check(text)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=180)
 @given(pieces)
 def test_no_pieces_are_more_than_a_message(text):
     check(text)

@@ -452,7 +452,7 @@ def records(draw: st.DrawFn) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
-@settings(deadline=None, max_examples=200, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=120, suppress_health_check=list(HealthCheck))
 @given(st.lists(records(), max_size=5))
 def test_any_json_in_any_field_can_be_read_and_stored(lines):
     read(b"\n".join([session_meta(THREAD), *lines]) + b"\n")

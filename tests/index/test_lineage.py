@@ -83,7 +83,7 @@ def test_a_chain_of_any_length_is_read(state):
 links = st.lists(st.none() | st.integers(0, 8), min_size=9, max_size=9)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(parents=links, sources=links)
 def test_no_links_hide_a_thread_or_lead_in_a_circle(tmp_path_factory, parents, sources):
     """Whatever threads name: themselves, each other, threads that are not there."""

@@ -213,7 +213,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SqliteEngine]:
     opened.close()
 
 
-@settings(deadline=None, max_examples=40, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=30, suppress_health_check=list(HealthCheck))
 @given(
     st.lists(insertions, min_size=1, max_size=3),
     st.lists(changes, max_size=6),
@@ -228,7 +228,7 @@ def test_questions_are_answered_as_by_a_look_at_every_row(engine, begin, then, a
     model.assert_all_marks_go()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(st.lists(texts, min_size=1, max_size=3), texts)
 def test_a_text_is_found_wherever_it_stands_among_the_messages_of_a_block(engine, around, wanted):
     model = Model(engine)

@@ -76,7 +76,7 @@ CONTEXTS = [line for line in LINES if b',"type":"turn_context",' in line]
 SETTINGS = [line for line in LINES if b'"type":"thread_settings_applied"' in line]
 
 
-@settings(deadline=None, max_examples=100, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
 @given(st.sampled_from(CONTEXTS), st.sampled_from(SETTINGS), st.lists(st.sampled_from(SHORT_LINES)))
 def test_settings_behind_the_last_turn_stay(context, applied, before):
     assert_same_as_decoding_everything(b"\n".join([*before, context, applied]) + b"\n")
@@ -99,7 +99,7 @@ def restyled(draw: st.DrawFn, line: bytes) -> bytes:
     return (padding + text + padding + draw(st.sampled_from(["", "\r"]))).encode()
 
 
-@settings(deadline=None, max_examples=150, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=90, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_key_order_and_white_space_make_no_difference(data: st.DataObject):
     lines = data.draw(st.lists(st.sampled_from(SHORT_LINES), min_size=1, max_size=12))
@@ -139,7 +139,7 @@ def harmed(draw: st.DrawFn, lines: list[bytes]) -> bytes:
     return b"\n".join(lines) + draw(st.sampled_from([b"", b"\n"]))
 
 
-@settings(deadline=None, max_examples=400, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=240, suppress_health_check=list(HealthCheck))
 @given(st.data(), st.sampled_from([64, 4096, 1 << 20]))
 def test_whatever_is_wrong_with_a_rollout_skipping_changes_no_field(data: st.DataObject, block):
     path = data.draw(st.sampled_from(ROLLOUTS))
@@ -160,7 +160,7 @@ SUB_AGENT = next(
 )
 
 
-@settings(deadline=None, max_examples=200, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=120, suppress_health_check=list(HealthCheck))
 @given(st.data(), st.sampled_from([64, 1 << 20]))
 def test_a_copied_record_stands_for_none_of_the_threads_own(data: st.DataObject, block):
     head, *lines = SUB_AGENT.read_bytes().splitlines()
@@ -173,7 +173,7 @@ def test_a_copied_record_stands_for_none_of_the_threads_own(data: st.DataObject,
         assert scanned(content, SUB_AGENT.stem[-36:])[1] == expected
 
 
-@settings(deadline=None, max_examples=200, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=120, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.sampled_from(SHORT_LINES), min_size=1, max_size=8), st.data())
 def test_a_torn_line_is_counted_and_costs_nothing_else(lines: list[bytes], data: st.DataObject):
     at = data.draw(st.integers(0, len(lines) - 1))
@@ -186,7 +186,7 @@ def test_a_torn_line_is_counted_and_costs_nothing_else(lines: list[bytes], data:
     assert seen == folded(whole)
 
 
-@settings(deadline=None, max_examples=200, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=120, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.sampled_from(SHORT_LINES), min_size=2, max_size=8), st.data())
 def test_of_two_records_fused_by_a_crash_the_second_is_saved(
     lines: list[bytes], data: st.DataObject
@@ -200,7 +200,7 @@ def test_of_two_records_fused_by_a_crash_the_second_is_saved(
     assert seen == folded(whole)
 
 
-@settings(deadline=None, max_examples=150, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=90, suppress_health_check=list(HealthCheck))
 @given(
     st.lists(st.sampled_from(SHORT_LINES), min_size=1, max_size=12),
     st.integers(16, 3000),
@@ -218,7 +218,7 @@ def test_the_size_of_a_block_makes_no_difference(lines, block, last_break):
     assert scan.offset == whole.offset == len(content)
 
 
-@settings(deadline=None, max_examples=40, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=30, suppress_health_check=list(HealthCheck))
 @given(st.sampled_from(ROLLOUTS), st.lists(st.floats(0, 1), max_size=5))
 def test_folding_in_pieces_equals_folding_at_once(tmp_path_factory, source, cuts):
     home = tmp_path_factory.mktemp("home")

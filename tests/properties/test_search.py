@@ -126,7 +126,7 @@ def conversations(draw):
     return said, draw(st.integers(0, len(said))), wanted, draw(st.lists(other_terms, max_size=1))
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @example(([(IDS[0], "user", "数据库")], 0, [("part", "数据库")], []))
 @example(([(IDS[0], "user", "it's STRASSE")], 0, [("phrase", "it's ß")], []))
 @given(conversations())
@@ -166,7 +166,7 @@ def whole(state, hit) -> str:
     return item.text
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(IDS), texts), max_size=30), st.integers(1, 5))
 def test_pages_give_what_one_page_gives(said, size):
     with (

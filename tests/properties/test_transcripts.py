@@ -110,7 +110,7 @@ def damage(path: Path, what: list[tuple]) -> None:
     path.write_bytes(b"\n".join(found))
 
 
-@settings(deadline=None, max_examples=120)
+@settings(deadline=None, max_examples=70)
 @given(
     release=st.sampled_from([each for each in RELEASES if "compressed" not in each]),
     number=st.integers(0, 40),
@@ -142,7 +142,7 @@ def said(text: str) -> bytes:
     return make_line("response_item", {"type": "message", "role": "assistant", "content": [part]})
 
 
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=50)
 @given(end=st.integers(-5, 1_600), limit=st.integers(1, 5), segments=st.integers(0, 2))
 def test_a_fork_goes_on_from_any_byte_of_its_source(tmp_path_factory, end, limit, segments):
     home = tmp_path_factory.mktemp("fork")
