@@ -88,6 +88,38 @@ def test_a_thread_is_exported_as_a_file(served, form, begins):
     assert "The end" in answer.text
 
 
+@pytest.mark.parametrize(
+    ("path", "columns"),
+    [
+        ("/usage", 0),
+        ("/usage?days=14", 0),
+        ("/usage?days=0", 1),
+        ("/usage?days=0&by=month", 1),
+        ("/usage?since=1769472000&until=1769558400&by=week", 1),
+        ("/usage?days=36500&by=day", 1),
+    ],
+)
+def test_usage_is_shown_by_time_and_by_what(served, path, columns):
+    with served.client() as client:
+        page = client.get(path).text
+    assert page.count('class="fresh" x=') == columns
+    assert ("Nothing was used" in page) == (columns == 0)
+    if columns:
+        assert re.search(rf'href="/threads/{ID}">The parser fails</a>', page)
+        assert "2026-01" in page
+
+
+def test_costs_are_shown_where_there_are_prices(own):
+    prices = own.home / "rollbook" / "prices.toml"
+    prices.write_text('currency = "EUR"\n[models."*"]\ninput = 1\noutput = 1000000\n')
+    with own.client() as client:
+        assert "EUR" in client.get("/usage?days=0").text
+        prices.write_text("nonsense")
+        answer = client.get("/usage?days=0")
+    assert answer.status_code == 400
+    assert "prices.toml" in answer.text
+
+
 def test_logs_are_paged(served):
     with served.client() as client:
         page = client.get("/logs").text

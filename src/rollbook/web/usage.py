@@ -59,7 +59,7 @@ class Part(msgspec.Struct, frozen=True):
 def usage_page(request: Request) -> Response:
     """Show what was used in some days."""
     asked = read_parameters(UsagePageParameters, request, of_form=True)
-    if asked.days:
+    if asked.days and asked.since is None:
         asked = msgspec.structs.replace(asked, since=_first_second(asked.days))
     state = site_of(request).state
     prices = find_prices(state.codex_home)
