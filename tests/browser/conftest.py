@@ -8,6 +8,7 @@ from playwright.sync_api import expect, sync_playwright
 
 from tests.browser.chromium import launch_options
 from tests.browser.watching import Watching
+from tests.web.conftest import own, served  # noqa: F401 - fixtures
 
 _TIMEOUT_MS = 20_000
 expect.set_options(timeout=_TIMEOUT_MS)
@@ -39,13 +40,13 @@ def visit_once(browser):
 def _visits(browser):
     opened = []
 
-    def enter(served, **options):
+    def enter(server, **options):
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}} | options)
         context.set_default_timeout(_TIMEOUT_MS)
         page = context.new_page()
-        page.watching = Watching(context, served.address)
+        page.watching = Watching(context, server.address)
         opened.append(page)
-        page.goto(served.link)
+        page.goto(server.link)
         page.wait_for_url(re.compile(r"/$"))
         return page
 

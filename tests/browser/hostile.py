@@ -35,8 +35,8 @@ ALL = "\n".join(TRICKS)
 DIFF = f"--- a/x\n+++ b/x\n@@ -1 +1 @@\n-{ALL}\n+{ALL}"
 
 
-def write_hostile_home(home: Path) -> Path:
-    """Write threads, logs, names and tags."""
+def write_hostile_home(home: Path, longest: int = LONG) -> Path:
+    """Write threads, logs, names and tags; two lines of one thread are very long."""
     one_line = " ".join(TRICKS).replace("\n", " ")
     tools = [
         {"name": trick, "description": ALL, "inputSchema": {trick: ALL}} for trick in TRICKS[:3]
@@ -63,8 +63,8 @@ def write_hostile_home(home: Path) -> Path:
         _item("function_call_output", call_id="e", output=json.dumps({"output": ALL})),
         _item("web_search_call", action={"type": "search", "query": ALL}),
         make_line("compacted", {"message": ALL}),
-        _message((ALL + "\n") * (LONG // len(ALL)), "assistant"),
-        _item("function_call_output", call_id="f", output=DIFF * (LONG // len(DIFF))),
+        _message((ALL + "\n") * (longest // len(ALL)), "assistant"),
+        _item("function_call_output", call_id="f", output=DIFF * (longest // len(DIFF))),
         token_count(7),
         _message(f"The end {ALL}", "assistant"),
     ]

@@ -6,6 +6,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from rollbook import StateRuntime
+from rollbook.export.documents import DocumentFormat, thread_document, write_document
 from tests.browser.hostile import CHILD, ID, TRICKS, write_hostile_home
 from tests.browser.watching import Watching
 from tests.web.serving import serving
@@ -88,6 +89,21 @@ def test_every_item_is_there_as_a_whole_and_as_text(served, visit):
     for item in items[-6:]:
         page.goto(f"{served.address}/threads/{ID}/items/{item.position}")
         assert page.locator(".item").count() == 1
+
+
+def test_an_exported_thread_is_text_wherever_it_is_opened(browser, tmp_path):
+    home, path = write_hostile_home(tmp_path / "home", 10_000), tmp_path / "thread.html"
+    with StateRuntime.open(home, backfill=False) as state:
+        write_document(path, thread_document(state, ID, DocumentFormat.HTML))
+    context = browser.new_context()
+    watching = Watching(context, tmp_path.as_uri())
+    page = context.new_page()
+    page.goto(path.as_uri())
+    page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+    page.wait_for_load_state("load")
+    found = set(watching.found())
+    context.close()
+    assert found == {"an element style"}  # its own, which its policy names
 
 
 PROOFS = {

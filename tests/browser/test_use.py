@@ -7,23 +7,10 @@ from rollbook import LogEntry, StateRuntime
 from rollbook.testing import session_meta, user_message, write_rollout
 from tests.browser.conftest import settle
 from tests.browser.hostile import ALL
-from tests.web.conftest import FORK, ID, OLD, said, write_home
+from tests.web.conftest import FORK, ID, OLD, said
 from tests.web.serving import serving
 
 NEW = "88888888-8888-4888-8888-888888888888"
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory):
-    with serving(write_home(tmp_path_factory.mktemp("use") / "home")) as served:
-        yield served
-
-
-@pytest.fixture
-def own(tmp_path):
-    """A server whose home a test changes."""
-    with serving(write_home(tmp_path / "home")) as served:
-        yield served
 
 
 def rollout_of(served, thread_id):
