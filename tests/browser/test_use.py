@@ -7,7 +7,7 @@ from rollbook import LogEntry, StateRuntime
 from rollbook.testing import session_meta, user_message, write_rollout
 from tests.browser.conftest import settle
 from tests.browser.hostile import ALL
-from tests.web.conftest import FORK, ID, OLD, said
+from tests.web.conftest import FORK, ID, OLD, log_as_codex, said
 from tests.web.serving import serving
 
 NEW = "88888888-8888-4888-8888-888888888888"
@@ -198,6 +198,18 @@ def test_logs_are_followed_as_filtered(own, visit):
     assert page.get_by_text("INFO came").count() == 0
     page.fill("[data-search]", "row 14")
     expect(page.locator(".logs > li")).to_have_count(11)
+
+
+def test_the_logs_of_codex_are_followed_once_they_are_chosen(own, visit):
+    log_as_codex(own.home, "one of Codex")
+    page = visit(own)
+    page.goto(f"{own.address}/logs")
+    settle(page)
+    page.select_option("[name=of]", "codex")
+    expect(page.get_by_text("one of Codex")).to_be_visible()
+    log_as_codex(own.home, "two of Codex")
+    expect(page.get_by_text("two of Codex")).to_be_visible()
+    assert page.get_by_text("row 150").count() == 0
 
 
 def test_a_thread_is_renamed_and_archived(own, visit):

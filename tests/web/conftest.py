@@ -1,9 +1,12 @@
 """A home of a few threads, served once for all tests of a file that only look."""
 
+from contextlib import closing
+
 import pytest
 
 from rollbook import LogEntry, StateRuntime
 from rollbook.testing import make_line, session_meta, token_count, user_message, write_rollout
+from tests.conftest import as_another_program
 from tests.web.serving import serving
 
 ID, FORK, OLD = (
@@ -35,6 +38,22 @@ def write_home(home):
         rows = [LogEntry(n, 0, "WARN", "loop", f"row {n}", ID) for n in range(1, 151)]
         state.insert_logs(rows)
     return home
+
+
+def log_as_codex(home, *messages):
+    """Write log rows as Codex does, into its own database."""
+    with closing(as_another_program(home / "logs_2.sqlite")) as codex:
+        codex.execute(
+            "PRAGMA journal_mode = WAL; CREATE TABLE IF NOT EXISTS logs (id INTEGER PRIMARY KEY,"
+            " ts INTEGER, ts_nanos INTEGER, level TEXT, target TEXT, feedback_log_body TEXT,"
+            " module_path TEXT, file TEXT, line INTEGER, thread_id TEXT)"
+        ).fetchall()
+        for message in messages:
+            codex.execute(
+                "INSERT INTO logs (ts, ts_nanos, level, target, feedback_log_body)"
+                " VALUES (1769515200, 0, 'INFO', 'codex_core', ?)",
+                (message,),
+            )
 
 
 @pytest.fixture(scope="module")

@@ -1,13 +1,14 @@
 """What pages show, without a browser."""
 
 import re
+from html import unescape
 
 import pytest
 from backports import zstd
 
-from rollbook import StateRuntime
+from rollbook import LogEntry, StateRuntime
 from rollbook.testing import session_meta, user_message, write_rollout
-from tests.web.conftest import FORK, ID, OLD, said, write_home
+from tests.web.conftest import FORK, ID, OLD, log_as_codex, said, write_home
 from tests.web.serving import serving
 
 
@@ -19,7 +20,7 @@ def test_threads_are_listed_filtered_and_paged(served):
         assert ids(client.get("/?project=/work/beta")) == [FORK]
         assert ids(client.get("/?limit=1")) == [FORK]
         [more] = re.findall(r'data-more rel="next" href="([^"]+)"', client.get("/?limit=1").text)
-        assert ids(client.get("/" + more.replace("&amp;", "&"))) == [ID]
+        assert ids(client.get("/" + unescape(more))) == [ID]
         nothing = client.get("/?title=nowhere").text
         assert "No threads" in nothing
         assert "/search?q=nowhere" in nothing
@@ -125,11 +126,25 @@ def test_logs_are_paged(served):
         page = client.get("/logs").text
         assert re.findall(r"row (\d+)<", page) == [str(n) for n in range(51, 151)]
         [earlier] = re.findall(r'data-earlier rel="prev" href="([^"]+)"', page)
-        page = client.get("/logs" + earlier).text
+        page = client.get("/logs" + unescape(earlier)).text
         assert re.findall(r"row (\d+)<", page) == [str(n) for n in range(1, 51)]
         assert "data-earlier" not in page
         page = client.get("/logs?search=row+14&level=warn&after=140").text
         assert re.findall(r"row (\d+)<", page) == [str(n) for n in range(141, 150)]
+
+
+def test_the_logs_of_codex_are_shown_first_where_there_are_no_others(home):
+    log_as_codex(home, "from Codex", "and more")
+    with serving(home) as served, served.client() as client:
+        assert ">from Codex<" in client.get("/logs").text
+        assert "No log rows" in client.get("/logs?of=rollbook").text
+        rows = client.get("/api/v1/logs?of=codex&search=more").json()["items"]
+        assert [(row["target"], row["message"]) for row in rows] == [("codex_core", "and more")]
+        assert client.get("/api/v1/logs").json() == {"items": []}
+        with StateRuntime.open(home, backfill=False) as state:
+            state.insert_log(LogEntry(1, 0, "INFO", "t", "our own"))
+        assert ">our own<" in client.get("/logs").text
+        assert client.get("/events?logs=others").status_code == 400
 
 
 @pytest.mark.parametrize(

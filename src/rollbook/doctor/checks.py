@@ -12,7 +12,7 @@ from rollbook.doctor.processes import examine_locks
 from rollbook.doctor.report import Finding, Report, Status
 from rollbook.filesystem import is_network, kind_of
 from rollbook.model.labels import number, size_text
-from rollbook.rollout.layout import ROOTS, resolve_home, state_path
+from rollbook.rollout.layout import ROOTS, newest_of, resolve_home, state_path
 from rollbook.store.snapshot import sqlite_version
 from rollbook.store.sqlite_file import size_of
 from rollbook.version import __version__
@@ -44,7 +44,7 @@ def examine_home(
 def _examine(home: Path, state: Path, within_s: float | None) -> Iterator[Finding]:
     rollouts = disk.look(home)
     agents = databases.agent_databases(home, state)
-    newest = databases.newest_state(agents)
+    newest = newest_of(agents, "state")
     yield _versions()
     yield _home(home, rollouts)
     yield from disk.examine_rollouts(rollouts)

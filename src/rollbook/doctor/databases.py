@@ -2,7 +2,6 @@
 
 import os
 import pwd
-import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -244,16 +243,6 @@ def agent_databases(home: Path, state: Path) -> list[Path]:
     return [
         path for path in sorted(home.glob("*.sqlite")) if path not in own and os.path.isfile(path)
     ]
-
-
-def newest_state(databases: list[Path]) -> Path | None:
-    """Choose the database in which the agent's newest release keeps its threads."""
-    numbered = {
-        int(match[1] or 0): path
-        for path in databases
-        if (match := re.fullmatch(r"state(?:_(\d{1,9}))?\.sqlite", path.name, re.ASCII))
-    }
-    return numbered[max(numbered)] if numbered else None
 
 
 def examine_agents(databases: list[Path], within_s: float | None) -> Iterator[Finding]:

@@ -6,7 +6,7 @@ from typing import Self
 
 from rollbook.errors import DatabaseDamagedError, DatabaseError, UsageError
 from rollbook.model.log import LogQuery, LogRow
-from rollbook.rollout.layout import beside_state, resolve_home, state_path
+from rollbook.rollout.layout import beside_state, newest_of, resolve_home, state_path
 from rollbook.store import logs
 from rollbook.store.engine import STATE, Transaction
 from rollbook.store.snapshot import Snapshot
@@ -41,6 +41,12 @@ class LogReader:
         if state.is_file() and not _is_state(state):
             return cls(state)
         return cls(logs_beside(state), is_own=True)
+
+    @classmethod
+    def of_agent(cls, home: Path) -> Self | None:
+        """Find the logs that the agent's newest release keeps in its home; None where it has none."""
+        path = newest_of((each for each in home.glob("logs*.sqlite") if each.is_file()), "logs")
+        return None if path is None or is_ours(path) else cls(path)
 
     @property
     def path(self) -> Path:

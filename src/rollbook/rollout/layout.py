@@ -9,7 +9,7 @@ import logging
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from functools import lru_cache
 from itertools import accumulate
@@ -84,6 +84,15 @@ def state_path(home: Path | None, database: str | os.PathLike[str] | None = None
     if not location:
         return (home or resolve_home()) / "rollbook" / "state.sqlite"
     return Path(os.path.abspath(Path(location).expanduser()))
+
+
+def newest_of(databases: Iterable[Path], kind: str) -> Path | None:
+    """Choose the database of a kind, such as ``state``, that the agent's newest release keeps."""
+    form = re.compile(rf"{kind}(?:_(\d{{1,9}}))?\.sqlite", re.ASCII)
+    numbered = {
+        int(match[1] or 0): path for path in databases if (match := form.fullmatch(path.name))
+    }
+    return numbered[max(numbered)] if numbered else None
 
 
 def beside_state(state: Path, name: str) -> Path:

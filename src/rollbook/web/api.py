@@ -28,7 +28,7 @@ from rollbook.model.paging import parse_cursor
 from rollbook.model.prices import find_prices
 from rollbook.runtime import StateRuntime
 from rollbook.web import openapi
-from rollbook.web.logs import find_rows
+from rollbook.web.log_rows import find_rows
 from rollbook.web.parameters import (
     LogsParameters,
     NoParameters,

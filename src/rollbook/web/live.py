@@ -15,6 +15,8 @@ import msgspec
 from rollbook.errors import RollbookError
 from rollbook.model.outcome import WatchUpdate
 from rollbook.runtime import StateRuntime
+from rollbook.web.log_rows import last_row_id
+from rollbook.web.parameters import LogsOf
 
 _log = logging.getLogger(__name__)
 _LOGS_S = 0.5  # between two looks at the logs, while somebody follows them
@@ -25,8 +27,8 @@ _MOST_IDS = 500  # that one event names; of more, everything is said to have cha
 class _Listener:
     """What one page hasn't been told yet."""
 
-    def __init__(self, *, follows_logs: bool) -> None:
-        self.follows_logs = follows_logs
+    def __init__(self, logs: LogsOf | None) -> None:
+        self.logs = logs
         self.threads: set[str] = set()
         self.is_everything = False
         self.has_logs = False
@@ -77,9 +79,9 @@ class Live:
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._wake_all)
 
-    async def events(self, seen: str, *, logs: bool) -> AsyncIterator[str]:
-        """Give the events for a page that has seen a version, with those of the logs if wanted."""
-        listener = _Listener(follows_logs=logs)
+    async def events(self, seen: str, logs: LogsOf | None) -> AsyncIterator[str]:
+        """Give the events for a page that has seen a version, with those of logs if wanted."""
+        listener = _Listener(logs)
         if seen != str(self.version):
             listener.is_everything = True
             listener.wake.set()
@@ -115,23 +117,26 @@ class Live:
             listener.wake.set()
 
     async def _look_at_logs(self) -> None:
-        last_id: int | None = None
+        last_ids: dict[LogsOf, int] = {}
         while not self._stop.is_set():
             await asyncio.sleep(_LOGS_S)
-            followers = [each for each in self._listeners if each.follows_logs]
-            if not followers:
-                last_id = None
-                continue
-            try:
-                now = await asyncio.to_thread(self._state.max_log_id)
-            except RollbookError as error:
-                _log.warning("the logs can't be followed: %s", error)
-                continue
-            if now != last_id:  # at first, too: rows may have come since the page was made
-                for listener in followers:
-                    listener.has_logs = True
-                    listener.wake.set()
-            last_id = now
+            followed = {each.logs for each in self._listeners if each.logs is not None}
+            last_ids = {logs: last_id for logs, last_id in last_ids.items() if logs in followed}
+            for logs in followed:
+                try:
+                    now = await asyncio.to_thread(last_row_id, self._state, logs)
+                except RollbookError as error:
+                    _log.warning("the logs can't be followed: %s", error)
+                    continue
+                if now != last_ids.get(logs):  # at first, too: rows may have come since the page
+                    self._tell_of_logs(logs)
+                last_ids[logs] = now
+
+    def _tell_of_logs(self, logs: LogsOf) -> None:
+        for listener in self._listeners:
+            if listener.logs is logs:
+                listener.has_logs = True
+                listener.wake.set()
 
     def _wake_all(self) -> None:
         for listener in self._listeners:

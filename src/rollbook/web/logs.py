@@ -1,12 +1,13 @@
 """The logs: the last rows, and those that come."""
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
 from rollbook.model.log import LogRow
 from rollbook.model.times import from_epoch
-from rollbook.runtime import StateRuntime
-from rollbook.web.parameters import LogsParameters, read_parameters
+from rollbook.web.log_rows import find_rows, usual_logs
+from rollbook.web.parameters import LogsOf, LogsParameters, read_parameters
 from rollbook.web.site import page, site_of
 
 _LEVELS = ("error", "warn", "info", "debug", "trace")
@@ -14,8 +15,11 @@ _LEVELS = ("error", "warn", "info", "debug", "trace")
 
 def logs_page(request: Request) -> Response:
     """Show the last rows, or those before or after an id, oldest first."""
+    state = site_of(request).state
     asked = read_parameters(LogsParameters, request, of_form=True)
-    rows = find_rows(site_of(request).state, asked)
+    if asked.of is None:
+        asked = msgspec.structs.replace(asked, of=usual_logs(state))
+    rows = find_rows(state, asked)
     return page(
         request,
         "logs.html.jinja",
@@ -24,12 +28,8 @@ def logs_page(request: Request) -> Response:
         before=rows[0].id if len(rows) == asked.limit and asked.after is None else None,
         last=rows[-1].id if rows else asked.after or 0,
         levels=_LEVELS,
+        keepers=list(LogsOf),
     )
-
-
-def find_rows(state: StateRuntime, asked: LogsParameters) -> list[LogRow]:
-    """Find what was asked for, oldest first."""
-    return sorted(state.query_logs(asked.query()), key=lambda row: row.id)
 
 
 def _time(row: LogRow) -> str:

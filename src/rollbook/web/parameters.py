@@ -1,5 +1,6 @@
 """What can be asked for in the address of a page, or of the API."""
 
+from enum import StrEnum
 from functools import cache
 from typing import Annotated, Literal, TypeVar
 
@@ -61,9 +62,19 @@ class UsageParameters(Reach, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     time_zone: Annotated[str | None, msgspec.Meta(description="Whose days: Asia/Tokyo.")] = None
 
 
+class LogsOf(StrEnum):
+    """Who keeps the logs."""
+
+    ROLLBOOK = "rollbook"
+    CODEX = "codex"
+
+
 class LogsParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Log rows: the last ones, or those before or after an id."""
 
+    of: Annotated[
+        LogsOf | None, msgspec.Meta(description="Rollbook's own logs, or Codex's. Without: own.")
+    ] = None
     level: str | None = None
     since: Seconds | None = None
     until: Seconds | None = None

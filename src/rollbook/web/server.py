@@ -25,6 +25,7 @@ from rollbook.web import api, health, logs, search, thread, threads, usage
 from rollbook.web.assets import send_asset
 from rollbook.web.guard import Door, ForbiddenError, Guard, error_response
 from rollbook.web.live import Live
+from rollbook.web.parameters import LogsOf
 from rollbook.web.site import Site, site_of
 
 _STATUSES: dict[type[RollbookError], int] = {
@@ -107,7 +108,11 @@ async def events(request: Request) -> Response:
     site = site_of(request)
     asked = request.query_params
     seen = request.headers.get("last-event-id", asked.get("seen", ""))
-    stream = site.live.events(seen, logs="logs" in asked)
+    try:
+        logs = LogsOf(asked["logs"]) if "logs" in asked else None
+    except ValueError as error:
+        raise UsageError(f"there are no such logs: {error}") from error
+    stream = site.live.events(seen, logs)
     return StreamingResponse(stream, media_type="text/event-stream")
 
 

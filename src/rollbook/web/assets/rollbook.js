@@ -13,6 +13,9 @@ async function load(address, signal) {
 const isAtEnd = () => innerHeight + scrollY >= document.documentElement.scrollHeight - 80;
 const toEnd = () => scrollTo(0, document.documentElement.scrollHeight);
 
+let seen = $("[data-version]").dataset.version;
+let events;
+
 // Forms that show what they find while one types.
 
 for (const form of $$("form[data-live]")) {
@@ -84,6 +87,11 @@ const fresh = (place, page, selector) =>
   }).map((each) => document.adoptNode(each));
 
 function prepare() {
+  if (events && events.logs !== followed()) {
+    events.close();
+    events = undefined;
+    listen();
+  }
   follow("[data-more]", (page) => {
     const rows = $("[data-rows]");
     rows.append(...fresh(rows, page, "[data-rows]"));
@@ -194,13 +202,13 @@ function gathered(work) {
 const refreshSoon = gathered(refresh);
 const refreshLogsSoon = gathered(refreshLogs);
 
-const followsLogs = Boolean($("[data-logs]"));
-const isLive = followsLogs || $("[data-reload]") || $("[data-thread]");
-let seen = $("[data-version]").dataset.version;
-let events;
+const followed = () => $("[data-logs]")?.dataset.of;
+const isLive = followed() || $("[data-reload]") || $("[data-thread]");
 function listen() {
   if (events || document.hidden || !isLive) return;
-  events = new EventSource(`/events?seen=${seen}${followsLogs ? "&logs" : ""}`);
+  const logs = followed();
+  events = new EventSource(`/events?seen=${seen}${logs ? `&logs=${logs}` : ""}`);
+  events.logs = logs;
   events.onopen = () => {
     $("#live").textContent = "";
     document.documentElement.dataset.live = "";
