@@ -428,7 +428,7 @@ CAUSES = {  # what an error has to say
     "small_files": "File too large|disk is full|disk I/O error|only read",
     "no_threads": "thread",
 }
-QUICK = {"full_disk": 15, "only_read": 4, "no_descriptors": 24, "small_files": 15, "no_threads": 3}
+QUICK = {"full_disk": 9, "only_read": 2, "no_descriptors": 12, "small_files": 9, "no_threads": 3}
 
 
 @pytest.fixture(scope="module")
@@ -446,7 +446,7 @@ def lived(request, tmp_path, lives):
         home, scratch = tmp_path / "home", tmp_path / "scratch"
         home.mkdir()
         scratch.mkdir()
-        times = QUICK[harm] * (10 if request.config.getoption("all_faults") else 1)
+        times = QUICK[harm] * (25 if request.config.getoption("all_faults") else 1)
         seed = request.config.getoption("fault_seed")
         lives[harm] = run_program(live_through, harm, home, scratch, seed, times, within=within)
     return harm, lives[harm]

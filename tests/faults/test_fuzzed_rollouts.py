@@ -234,7 +234,7 @@ def show(home: Path, thread_id: str) -> dict:
 
 def test_mutated_rollouts_are_read_indexed_and_listed(rng, times, tmp_path):
     lines = 0
-    while lines < times(60_000, 1_000_000):
+    while lines < times(40_000, 1_000_000):
         home = tmp_path / f"home-{lines}"
         ids = write_mutated_home(rng, home)
         known = read_each(home, ids)
@@ -333,7 +333,7 @@ def test_any_value_in_the_place_of_any_field_costs_no_more_than_its_line(value, 
 def test_skipping_by_the_head_makes_no_difference_for_any_record(rng, times):
     """Records, not damage: what lies inside of a skipped line isn't parsed, so isn't judged."""
 
-    for _ in range(times(200, 5000)):
+    for _ in range(times(120, 5000)):
         lines = [mutated(rng, RECORDS) for _ in range(rng.randrange(1, 40))]
         content = b"\n".join([session_meta(THREAD), *lines]) + b"\n"
         assert_same_as_decoding_everything(content)

@@ -475,7 +475,7 @@ def test_where_names_can_not_be_exchanged_the_dead_are_in_nobodys_way_either(hom
 def test_harm_on_a_network_disk(request, home, tmp_path, network, harm, times):
     within = request.getfixturevalue("own_mounts") if harm in MOUNTED else []
     seed = request.config.getoption("fault_seed")
-    number = times(6, 100)
+    number = times(3, 100)
     found = run_program(live_through, harm, home, tmp_path, seed, number, within=within)
     assert found["wrong"] == []
     if harm in MOUNTED:  # otherwise there can't be a lock file

@@ -5,6 +5,7 @@ import os
 import sys
 import tempfile
 import webbrowser
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,7 +57,9 @@ def serve_command(settings: Settings, *, port: int, host: str, no_open: bool) ->
         address, port = listening.getsockname()[:2]
         door = Door(host if host == "localhost" else address, port, token_of(_TOKEN)[0])
         with StateRuntime.open(settings.home, database=settings.database, backfill=False) as state:
-            asyncio.run(_serve(state, door, listening, opens=not no_open, as_json=settings.as_json))
+            serving = _serve(state, door, listening, opens=not no_open, as_json=settings.as_json)
+            with suppress(KeyboardInterrupt):  # it is how one ends it, however early
+                asyncio.run(serving)
 
 
 async def _serve(
