@@ -174,6 +174,7 @@ class AsyncStateRuntime:
         project: str | None = None,
         tags: Sequence[str] = (),
         pinned: bool | None = None,
+        patience_s: float | None = None,
     ) -> ThreadsPage:
         """See :meth:`rollbook.StateRuntime.list_threads`."""
         return await self._run(
@@ -190,6 +191,7 @@ class AsyncStateRuntime:
             project=project,
             tags=tags,
             pinned=pinned,
+            patience_s=patience_s,
         )
 
     async def list_thread_ids(

@@ -296,6 +296,7 @@ class StateRuntime:
         project: str | None = None,
         tags: Sequence[str] = (),
         pinned: bool | None = None,
+        patience_s: float | None = None,
     ) -> ThreadsPage:
         """List threads, newest first: at most ``page_size`` of them, strictly after ``anchor``.
 
@@ -307,7 +308,8 @@ class StateRuntime:
         out unless ``include_silent``.  ``project`` is the key of one, the end of that, or a directory
         of it; of ``tags`` a thread must have all; ``pinned`` selects threads that are pinned, or that
         are not.  As long as the home was never indexed as a whole, the
-        rollouts that the page needs are indexed first.
+        rollouts that the page needs are indexed first; with ``patience_s``, for so many seconds
+        at most, and only if the page isn't full without; it has what is known so far then.
 
         Errors: UsageError for a negative page size, and where several projects end so.
         Cost: one query, independent of depth; with tags, or pinned: as many threads as have them.
@@ -324,7 +326,11 @@ class StateRuntime:
             tags,
             pinned,
         )
-        self._prepare_list(_checked(page_size), anchor, sort_key, selection)
+        if patience_s is not None:
+            page = self._page(_checked(page_size), anchor, sort_key, selection)
+            if page.next_anchor is not None:
+                return page
+        self._prepare_list(_checked(page_size), anchor, sort_key, selection, patience_s)
         return self._page(_checked(page_size), anchor, sort_key, selection)
 
     @_operation
@@ -1010,14 +1016,21 @@ class StateRuntime:
         return ThreadsPage(self._index.annotations.shown(items), next_anchor, scanned)
 
     def _prepare_list(
-        self, limit: int, anchor: Anchor | None, sort_key: SortKey, selection: ThreadFilter
+        self,
+        limit: int,
+        anchor: Anchor | None,
+        sort_key: SortKey,
+        selection: ThreadFilter,
+        within_s: float | None = None,
     ) -> None:
         def has_enough(latest: datetime) -> bool:
             page = self._page(limit, anchor, sort_key, selection)
             return page.next_anchor is not None and page.next_anchor.ts > latest
 
         if limit:
-            self._index.prepare_list(sort_key, has_enough, archived=selection.archived)
+            self._index.prepare_list(
+                sort_key, has_enough, archived=selection.archived, within_s=within_s
+            )
 
     def _shown(self, thread: ThreadMetadata) -> ThreadMetadata:
         return self._index.annotations.shown([thread])[0]

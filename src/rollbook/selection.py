@@ -38,7 +38,13 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
     pinned: bool | None = None
 
     def page(
-        self, state: StateRuntime, limit: int, anchor: Anchor | None, sort: SortKey
+        self,
+        state: StateRuntime,
+        limit: int,
+        anchor: Anchor | None,
+        sort: SortKey,
+        *,
+        patience_s: float | None = None,
     ) -> ThreadsPage:
         """Read a page of them."""
         return state.list_threads(
@@ -54,6 +60,7 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
             project=self.project,
             tags=self.tags,
             pinned=self.pinned,
+            patience_s=patience_s,
         )
 
     def threads(self, state: StateRuntime) -> Iterator[ThreadMetadata]:

@@ -15,7 +15,13 @@ from hypothesis import strategies as st
 
 from rollbook import Anchor, SortKey, ThreadMetadata, ThreadsPage, format_cursor, parse_cursor
 from rollbook.errors import InvalidCursorError, UsageError
-from rollbook.testing import DEFAULT_TIME, make_thread
+from rollbook.testing import (
+    DEFAULT_TIME,
+    make_thread,
+    session_meta,
+    user_message,
+    write_rollout,
+)
 from tests.conftest import run_sql
 
 ID = "66666666-6666-4666-8666-666666666666"
@@ -428,3 +434,20 @@ def test_any_text_is_a_cursor_that_can_be_written_again_or_an_invalid_one(text):
     except InvalidCursorError:
         return
     assert parse_cursor(format_cursor(anchor)) == anchor
+
+
+def test_of_a_home_that_was_never_indexed_a_list_may_have_what_is_known_so_far(open_runtime, home):
+    for number in range(200):  # of one time on disk, so that none can be left out
+        thread_id = str(uuid.UUID(int=(4 << 76) + (2 << 62) + number))
+        lines = [session_meta(thread_id), user_message("Hello")]
+        write_rollout(home, thread_id, lines, mtime=DEFAULT_TIME)
+    with open_runtime(home) as state:
+        recent = SortKey.RECENCY_AT
+        assert len(state.list_threads(10, sort_key=recent, patience_s=0).items) == 10
+        part = len(state.list_threads(10, sort_key=recent, patience_s=0).items)
+        assert part == 10
+        counts = [
+            len(state.list_threads(999, sort_key=recent, patience_s=0).items) for _ in range(3)
+        ]
+        assert 10 < counts[0] < counts[1] <= counts[2] <= 200
+        assert len(state.list_threads(999, sort_key=recent).items) == 200

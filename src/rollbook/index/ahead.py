@@ -1,5 +1,6 @@
 """A list before the whole home was indexed: the rollouts that it needs are indexed first."""
 
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
@@ -30,11 +31,13 @@ def index_until(
     has_enough: Callable[[datetime], bool],
     *,
     archived: bool,
+    within_s: float | None = None,
 ) -> None:
     """Index rollouts that are not in the database yet, those that a list would begin with first.
 
     ``has_enough`` is asked before each part whether the list is full of threads that are as new as
-    a time: no rollout that is left can have a thread of a later one.
+    a time: no rollout that is left can have a thread of a later one.  After ``within_s`` seconds,
+    and one part, what is left is left to others.
     """
     with engine.read() as tx:
         known = files.get_all(tx)
@@ -44,11 +47,14 @@ def index_until(
         if path not in known and is_archived_path(path) == archived
     ]
     left.sort(reverse=True)
+    begun = time.monotonic()
     for start in range(0, len(left), _AT_ONCE):
         part = left[start : start + _AT_ONCE]
         if has_enough(part[0][0]):
             return
         indexer.index(path for _, path in part)
+        if within_s is not None and time.monotonic() - begun >= within_s:
+            return
 
 
 def _latest(file: RolloutFile, sort_key: SortKey) -> datetime:

@@ -172,9 +172,17 @@ class HomeIndex:
         return stats, backfill.changed | backfill.gone
 
     def prepare_list(
-        self, sort_key: SortKey, has_enough: Callable[[datetime], bool], *, archived: bool
+        self,
+        sort_key: SortKey,
+        has_enough: Callable[[datetime], bool],
+        *,
+        archived: bool,
+        within_s: float | None,
     ) -> None:
-        """See to it that a list is complete though the home may not have been indexed yet."""
+        """See to it that a list is complete though the home may not have been indexed yet.
+
+        That may take as long as to index the home, unless ``within_s`` seconds have to do.
+        """
         self.annotations.refresh()
         if self.is_synced():
             self._why_incomplete = ""
@@ -187,8 +195,9 @@ class HomeIndex:
                 self.home,
                 home_indexer(self.engine, self.home, self.default_provider),
                 sort_key,
-                has_enough,
+                lambda latest: self.is_synced() or has_enough(latest),
                 archived=archived,
+                within_s=within_s,
             )
         except DatabaseDamagedError:
             raise

@@ -7,6 +7,7 @@ from rollbook.model.paging import format_cursor, parse_cursor
 from rollbook.web.parameters import ThreadsParameters, read_parameters
 from rollbook.web.site import page, site_of
 
+_PATIENCE_S = 0.5  # with a home that was never indexed; what comes later appears by itself
 _SOURCES = ("cli", "vscode", "exec", "mcp")
 
 
@@ -15,7 +16,7 @@ def threads_page(request: Request) -> Response:
     asked = read_parameters(ThreadsParameters, request, of_form=True)
     anchor = parse_cursor(asked.cursor) if asked.cursor else None
     state = site_of(request).state
-    found = asked.page(state, asked.limit, anchor, asked.sort)
+    found = asked.page(state, asked.limit, anchor, asked.sort, patience_s=_PATIENCE_S)
     return page(
         request,
         "threads.html.jinja",

@@ -87,6 +87,7 @@ const fresh = (place, page, selector) =>
   }).map((each) => document.adoptNode(each));
 
 function prepare() {
+  if ($("[data-soon]")) setTimeout(() => refreshSoon(null), 2000); // there will be more then
   if (events && events.logs !== followed()) {
     events.close();
     events = undefined;
