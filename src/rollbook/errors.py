@@ -11,6 +11,7 @@
     ├── ThreadInUseError          in_use         exit 4   another recorder writes to the thread
     ├── AnnotationsError          annotations    exit 1   names and tags can't be kept
     ├── ExportError               export         exit 1   a document can't be written
+    ├── ForbiddenError            forbidden      exit 1   a request that may be another site's
     ├── RolloutError              rollout        exit 1   one rollout can't be read, moved, written
     └── DatabaseError             database       exit 1
         ├── DatabaseBusyError     busy           exit 4
@@ -104,6 +105,12 @@ class ExportError(RollbookError):
     """A document is there already, or can't be written."""
 
     code = "export"
+
+
+class ForbiddenError(RollbookError):
+    """A request to the page that may be another site's, and not the person's."""
+
+    code = "forbidden"
 
 
 class RolloutError(RollbookError):

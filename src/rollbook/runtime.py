@@ -326,10 +326,6 @@ class StateRuntime:
             tags,
             pinned,
         )
-        if patience_s is not None:
-            page = self._page(_checked(page_size), anchor, sort_key, selection)
-            if page.next_anchor is not None:
-                return page
         self._prepare_list(_checked(page_size), anchor, sort_key, selection, patience_s)
         return self._page(_checked(page_size), anchor, sort_key, selection)
 

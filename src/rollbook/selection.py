@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from rollbook.errors import UsageError
+from rollbook.errors import ThreadNotFoundError, UsageError
 from rollbook.model.paging import Anchor, SortKey, ThreadsPage
 from rollbook.model.thread import ThreadMetadata
 from rollbook.model.times import from_epoch
@@ -21,21 +21,38 @@ Seconds = Annotated[
 ]
 
 
-class Selection(msgspec.Struct, frozen=True, kw_only=True):
+def find_thread(state: StateRuntime, text: str) -> ThreadMetadata:
+    """Find the thread that an id or its beginning means.
+
+    Errors: InvalidThreadIdError, AmbiguousIdError, ThreadNotFoundError.
+    """
+    thread_id = state.resolve_thread_id(text)
+    thread = state.get_thread(thread_id)
+    if thread is None:
+        raise ThreadNotFoundError(f"there is no thread {thread_id} in {state.codex_home}")
+    return thread
+
+
+class _Filters(msgspec.Struct, frozen=True, kw_only=True):
+    """What threads have to have, whoever asks for them."""
+
+    sources: tuple[str, ...] = msgspec.field(default=(), name="source")
+    providers: tuple[str, ...] = msgspec.field(default=(), name="provider")
+    cwd: str | None = None
+    title: str | None = None
+    project: str | None = None
+    tags: tuple[str, ...] = msgspec.field(default=(), name="tag")
+    pinned: bool | None = None
+
+
+class Selection(_Filters, frozen=True, kw_only=True):
     """Which threads of a list are asked for; see :meth:`rollbook.StateRuntime.list_threads`.
 
     ``everything`` adds those in which nobody has said anything.
     """
 
     archived: bool = False
-    sources: tuple[str, ...] = msgspec.field(default=(), name="source")
-    providers: tuple[str, ...] = msgspec.field(default=(), name="provider")
-    cwd: str | None = None
-    title: str | None = None
     everything: bool = msgspec.field(default=False, name="all")
-    project: str | None = None
-    tags: tuple[str, ...] = msgspec.field(default=(), name="tag")
-    pinned: bool | None = None
 
     def page(
         self,
@@ -74,7 +91,7 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
             anchor = page.next_anchor
 
 
-class Reach(msgspec.Struct, frozen=True, kw_only=True):
+class Reach(_Filters, frozen=True, kw_only=True):
     """Where something is looked for: in archived threads, too, unless that is said.
 
     ``since`` and ``until`` are epoch seconds; of ``thread_id`` the beginning will do.
@@ -84,13 +101,6 @@ class Reach(msgspec.Struct, frozen=True, kw_only=True):
     since: Seconds | None = None
     until: Seconds | None = None
     archived: bool | None = None
-    sources: tuple[str, ...] = msgspec.field(default=(), name="source")
-    providers: tuple[str, ...] = msgspec.field(default=(), name="provider")
-    cwd: str | None = None
-    title: str | None = None
-    project: str | None = None
-    tags: tuple[str, ...] = msgspec.field(default=(), name="tag")
-    pinned: bool | None = None
 
     def arguments(self, state: StateRuntime) -> dict[str, Any]:
         """Give it as the arguments of :meth:`StateRuntime.search` and :meth:`StateRuntime.usage`.

@@ -61,6 +61,13 @@ def user_message(text: str, **envelope: Any) -> bytes:
     return make_line("event_msg", {"type": "user_message", "message": text}, **envelope)
 
 
+def message(text: str, role: str = "user", **envelope: Any) -> bytes:
+    """Make the record of what the person, the agent or somebody else said, as a model is given it."""
+    kind = "output_text" if role == "assistant" else "input_text"
+    payload = {"type": "message", "role": role, "content": [{"type": kind, "text": text}]}
+    return make_line("response_item", payload, **envelope)
+
+
 def token_count(total: int, **envelope: Any) -> bytes:
     """Make the event that says how many tokens a thread has used."""
     usage = {"total_tokens": total}

@@ -7,11 +7,11 @@ import click
 
 from rollbook.cli import render
 from rollbook.cli.options import Settings, common_options, complete_thread_id
-from rollbook.cli.show import find_thread
 from rollbook.errors import RollbookError
 from rollbook.model.documents import as_object
 from rollbook.model.thread import ThreadMetadata
 from rollbook.runtime import StateRuntime
+from rollbook.selection import find_thread
 
 _ids_argument = click.argument(
     "thread_ids", metavar="ID...", nargs=-1, required=True, shell_complete=complete_thread_id

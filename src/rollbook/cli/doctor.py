@@ -45,9 +45,7 @@ def doctor_command(settings: Settings, *, repair: bool, full: bool) -> None:
     repairs = _repair(settings) if repair else []
     report = examine_home(settings.home, settings.database, within_s=within_s)
     if settings.as_json:
-        checks = [finding.as_object() for finding in report.findings]
-        value = {"healthy": report.is_healthy, "checks": checks, "repairs": repairs}
-        render.echo_json(value)
+        render.echo_json(report.as_object() | {"repairs": repairs})
     elif render.on_terminal():
         _show(report)
     else:
@@ -93,7 +91,7 @@ def _report_lines(report: Report, columns: int, *, is_plain: bool) -> Iterator[s
             mark, plain, colour = _MARKS[finding.status]
             start = _styled(plain if is_plain else mark, fg=colour, bold=True)
             head = f"  {start} {finding.check:<{width}}  "
-            for line in _finding_lines(finding, report.home, columns - width - _MARGIN):
+            for line in _finding_lines(finding, columns - width - _MARGIN):
                 yield head + line
                 head = " " * (width + _MARGIN)
         yield ""
@@ -104,14 +102,12 @@ def _styled(text: str, **style: Any) -> str:
     return click.style(text, **style) if render.has_colour() else text
 
 
-def _finding_lines(finding: Finding, home: str, columns: int) -> Iterator[str]:
+def _finding_lines(finding: Finding, columns: int) -> Iterator[str]:
     """Break a finding into lines: what is, the first examples, what to do."""
     message = finding.message + (":" if finding.examples else "")
-    if finding.check != "home":
-        message = message.replace(f"{home}/", "")
     yield from _wrapped(message, columns, "", "")
     for example in finding.shown_examples:
-        yield from _wrapped(example.replace(f"{home}/", ""), columns, "  ", "    ")
+        yield from _wrapped(example, columns, "  ", "    ")
     if finding.hint:
         yield from _wrapped(finding.hint, columns, "→ ", "  ")
 

@@ -10,13 +10,12 @@ import click
 from rollbook.cli import render
 from rollbook.cli.filters import filter_options
 from rollbook.cli.options import Settings, common_options, complete_thread_id
-from rollbook.cli.show import find_thread
 from rollbook.cli.sync import sync_once
 from rollbook.errors import ExportError, RollbookError, UsageError
 from rollbook.export.documents import DocumentFormat, thread_document, write_document
 from rollbook.model.thread import ThreadMetadata
 from rollbook.runtime import StateRuntime
-from rollbook.selection import Selection
+from rollbook.selection import Selection, find_thread
 
 
 @click.command("export", short_help="Write threads as Markdown, HTML or JSON.")

@@ -10,7 +10,7 @@ from rollbook.cli.options import Settings, common_options
 from rollbook.cli.sync import sync_once
 from rollbook.errors import UsageError
 from rollbook.model.documents import threads_object
-from rollbook.model.paging import SortKey, ThreadsPage, format_cursor, parse_cursor
+from rollbook.model.paging import SortKey, ThreadsPage, parse_cursor
 from rollbook.model.thread import ThreadMetadata
 from rollbook.selection import Selection
 
@@ -102,5 +102,5 @@ def _show_table(page: ThreadsPage, sort: SortKey) -> None:
         cells += [render.directory_of(thread, console.width // 4), render.marked_title_of(thread)]
         table.add_row(*map(Text, cells))
     console.print(table)
-    if page.next_anchor:
-        render.note(f"More: add --cursor '{format_cursor(page.next_anchor)}'")
+    if page.next_cursor:
+        render.note(f"More: add --cursor '{page.next_cursor}'")

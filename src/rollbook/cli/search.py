@@ -131,9 +131,5 @@ def _show(page: SearchPage) -> None:
 def _line(hit: SearchHit) -> Iterator[tuple[str, str]]:
     """Give the parts of a hit's line, each with its style."""
     yield f"  {render.age_of(hit.time):>10}  {_SPEAKERS[hit.role]:<6} ", "dim"
-    at = 0
-    for start, end in hit.marks:
-        yield render.visible(hit.snippet[at:start]), ""
-        yield render.visible(hit.snippet[start:end]), "bold yellow"
-        at = end
-    yield render.visible(hit.snippet[at:]), ""
+    for piece, is_match in hit.pieces():
+        yield render.visible(piece), "bold yellow" if is_match else ""

@@ -11,7 +11,7 @@ from rollbook.model.documents import thread_object, to_json, tool_object, transc
 from rollbook.model.lineage import LineageNode, Relation
 from rollbook.model.thread import DynamicToolSpec, ThreadMetadata
 from rollbook.model.transcript import TranscriptPage
-from rollbook.runtime import StateRuntime
+from rollbook.selection import find_thread
 
 _ITEMS = 50
 _TREE_LINES = 30
@@ -122,18 +122,6 @@ def path_command(settings: Settings, *, thread_id: str) -> None:
         render.echo(str(path))
 
 
-def find_thread(state: StateRuntime, text: str) -> ThreadMetadata:
-    """Find the thread that an id or its beginning means.
-
-    Errors: InvalidThreadIdError, AmbiguousIdError, ThreadNotFoundError.
-    """
-    thread_id = state.resolve_thread_id(text)
-    thread = state.get_thread(thread_id)
-    if thread is None:
-        raise ThreadNotFoundError(f"there is no thread {thread_id} in {state.codex_home}")
-    return thread
-
-
 def _show(thread: ThreadMetadata, tools: list[DynamicToolSpec], *, exists: bool) -> None:
     gone = "" if exists else "  (gone)"
     rows = {
@@ -177,18 +165,16 @@ def _tokens(thread: ThreadMetadata) -> str:
 
 def _show_tree(tree: LineageNode, thread_id: str) -> None:
     """Show the threads around one, if there are any."""
-    nodes = list(tree.walk())
-    if len(nodes) == 1:
+    nodes, count = tree.around(thread_id, _TREE_LINES)
+    if count == 1:
         return
-    here = next(number for number, (_, node) in enumerate(nodes) if node.id == thread_id)
-    start = max(0, min(here - _TREE_LINES // 2, len(nodes) - _TREE_LINES))
     render.echo(click.style("Lineage", bold=True))
-    for depth, node in nodes[start : start + _TREE_LINES]:
+    for depth, node in nodes:
         name = render.title_of(node.thread) if node.thread else "(not in the index)"
         relation = "" if node.relation is Relation.ROOT else f"{node.relation.value} "
         segments = f", in {node.segments} rollouts" if node.segments > 1 else ""
         line = f"{relation}{render.printable(node.id)}{segments}  {name}"
         indent = "  " * min(depth, _TREE_DEPTH)
         render.echo(f"  {'→' if node.id == thread_id else ' '} {indent}{line}")
-    if len(nodes) > _TREE_LINES:
-        render.note(f"{len(nodes)} threads in all: --json has them.")
+    if count > len(nodes):
+        render.note(f"{count} threads in all: --json has them.")

@@ -4,10 +4,8 @@ import csv
 import sys
 import time
 from collections.abc import Iterator
-from datetime import tzinfo
 from decimal import Decimal
 from pathlib import Path
-from zoneinfo import ZoneInfo
 
 import click
 import msgspec
@@ -19,6 +17,7 @@ from rollbook.cli.sync import sync_once
 from rollbook.errors import UsageError
 from rollbook.model.documents import usage_object, usage_row_object
 from rollbook.model.prices import find_prices, read_prices
+from rollbook.model.times import find_time_zone
 from rollbook.model.usage import UsageKey, UsageReport, UsageRow
 from rollbook.selection import Reach
 
@@ -77,7 +76,7 @@ def stats_command(
         sync_once(state, settings, metadata_only=False)
         report = state.usage(
             tuple(map(UsageKey, keys or (UsageKey.DAY.value,))),
-            time_zone=_zone(time_zone),
+            time_zone=find_time_zone(time_zone),
             **reach.arguments(state),
             prices=read_prices(prices) if prices else find_prices(state.codex_home),
         )
@@ -91,16 +90,6 @@ def stats_command(
         for row in report.rows:
             render.echo("\t".join(map(render.printable, _cells(row))))
     _tell(report)
-
-
-def _zone(name: str | None) -> tzinfo | None:
-    if name is None:
-        return None
-    try:
-        return ZoneInfo(name)
-    except (ValueError, OSError, KeyError) as error:
-        hint = "give a name like Europe/Berlin"
-        raise UsageError(f"{name[:50]!r} is no time zone that is known here", hint=hint) from error
 
 
 def _cells(row: UsageRow) -> Iterator[str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from rollbook.model.labels import number
+from rollbook.model.labels import as_text, number
 
 _SHOWN = 5
 _GROUPS = {  # in the order in which they are shown
@@ -17,6 +17,8 @@ _GROUPS = {  # in the order in which they are shown
     "This machine": ("versions", "limits", "clock"),
     "Codex's own databases, only read": ("codex",),
 }
+
+_GROUP_OF = {check: group for group, checks in _GROUPS.items() for check in checks}
 
 
 class Status(StrEnum):
@@ -78,11 +80,10 @@ class Report(msgspec.Struct, frozen=True):
 
     @property
     def groups(self) -> dict[str, list[Finding]]:
-        """The findings by what they are about, in the order in which a person reads them."""
-        found = {
-            group: [finding for finding in self.findings if finding.check in checks]
-            for group, checks in _GROUPS.items()
-        }
+        """The findings by what they are about, as a person reads them: paths are below the home."""
+        found: dict[str, list[Finding]] = {group: [] for group in _GROUPS}
+        for finding in self.findings:
+            found[_GROUP_OF[finding.check]].append(self._below_home(finding))
         return {group: members for group, members in found.items() if members}
 
     @property
@@ -96,6 +97,19 @@ class Report(msgspec.Struct, frozen=True):
             if bad
             else f"All is well{noted}."
         )
+
+    def as_object(self) -> dict[str, Any]:
+        """Make its JSON object."""
+        checks = [finding.as_object() for finding in self.findings]
+        return {"healthy": self.is_healthy, "checks": checks}
+
+    def _below_home(self, finding: Finding) -> Finding:
+        if finding.check == "home":  # says where that is
+            return finding
+        message, *examples = (
+            text.replace(f"{self.home}/", "") for text in (finding.message, *finding.examples)
+        )
+        return msgspec.structs.replace(finding, message=message, examples=tuple(examples))
 
     @property
     def status(self) -> Status:
@@ -127,7 +141,7 @@ def _about(
 
 def _encodable(value: Any) -> Any:
     if isinstance(value, str):
-        return value.encode(errors="backslashreplace").decode()
+        return as_text(value)
     if isinstance(value, list):
         return [_encodable(item) for item in value]
     if isinstance(value, dict):

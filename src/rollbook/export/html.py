@@ -102,8 +102,13 @@ def _page_css() -> str:
 
 @cache
 def _environment() -> Environment:
+    return template_environment(_TEMPLATES)
+
+
+def template_environment(folder: Path) -> Environment:
+    """Read templates from a folder: whatever is put into one is escaped, and must be there."""
     return Environment(
-        loader=FileSystemLoader(_TEMPLATES),
+        loader=FileSystemLoader(folder),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

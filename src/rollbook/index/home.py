@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from rollbook.index.projects import ProjectNames
 
+_EARLIEST = datetime.min.replace(tzinfo=UTC)
 _log = logging.getLogger(__name__)
 
 
@@ -181,11 +182,14 @@ class HomeIndex:
     ) -> None:
         """See to it that a list is complete though the home may not have been indexed yet.
 
-        That may take as long as to index the home, unless ``within_s`` seconds have to do.
+        That may take as long as to index the home, unless ``within_s`` seconds have to do; then a
+        list that is full will do, too.
         """
         self.annotations.refresh()
         if self.is_synced():
             self._why_incomplete = ""
+            return
+        if within_s is not None and has_enough(_EARLIEST):
             return
         from rollbook.index.ahead import index_until
 

@@ -12,7 +12,7 @@ from rollbook.aio import AsyncStateRuntime
 from rollbook.errors import UsageError
 from rollbook.mcp_server.recorded import Page, Record, cut
 from rollbook.model.log import LogQuery, LogRow
-from rollbook.model.paging import SortKey, format_cursor, parse_cursor
+from rollbook.model.paging import SortKey, parse_cursor
 from rollbook.model.search import SearchHit, SearchSort
 from rollbook.model.thread import DynamicToolSpec, ThreadMetadata
 from rollbook.model.times import format_time, from_epoch, parse_time, to_epoch
@@ -114,7 +114,7 @@ class Tools:
         result = Page(map(_thread, page.items))
         if result.count < len(page.items):  # for the cursor behind the last that fits
             page = await find(result.count)
-        return result.result([_more(format_cursor(page.next_anchor) if page.next_anchor else None)])
+        return result.result([_more(page.next_cursor)])
 
     async def read_thread(
         self,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from rollbook.model.paging import ThreadsPage, format_cursor
+from rollbook.model.paging import ThreadsPage
 from rollbook.model.thread import DynamicToolSpec, ThreadMetadata
 from rollbook.model.times import to_epoch
 
@@ -46,7 +46,7 @@ def threads_object(page: ThreadsPage) -> dict[str, Any]:
     """Make the JSON object of a page of threads."""
     return {
         "items": [as_object(thread) for thread in page.items],
-        "next_cursor": format_cursor(page.next_anchor) if page.next_anchor else None,
+        "next_cursor": page.next_cursor,
     }
 
 

@@ -25,6 +25,11 @@ def size_text(size: int) -> str:
     return f"{amount:,.1f} {unit}"
 
 
+def as_text(text: str) -> str:
+    """Make text of what isn't, such as the name of a file, which may be any bytes."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 def source_text(source: str) -> str:
     """Shorten a source: sub-agents are stored as JSON."""
     if not source.startswith("{"):

@@ -38,3 +38,10 @@ class LineageNode(msgspec.Struct, frozen=True):
             depth, node = left.pop()
             yield depth, node
             left += [(depth + 1, child) for child in reversed(node.children)]
+
+    def around(self, thread_id: str, most: int) -> tuple[list[tuple[int, "LineageNode"]], int]:
+        """Give what :meth:`walk` goes through near a thread of the tree, and how many there are in all."""
+        nodes = list(self.walk())
+        here = next(place for place, (_, node) in enumerate(nodes) if node.id == thread_id)
+        start = max(0, min(here - most // 2, len(nodes) - most))
+        return nodes[start : start + most], len(nodes)

@@ -63,6 +63,11 @@ class ThreadsPage(msgspec.Struct, frozen=True):
     next_anchor: Anchor | None
     num_scanned_rows: int
 
+    @property
+    def next_cursor(self) -> str | None:
+        """``next_anchor`` as text."""
+        return format_cursor(self.next_anchor) if self.next_anchor else None
+
 
 def format_cursor(anchor: Anchor) -> str:
     """Write an anchor as ``<RFC 3339 time>|<uuid>`` (behaviour.md 91)."""

@@ -1,5 +1,6 @@
 """What is found in the texts of threads."""
 
+from collections.abc import Iterator
 from datetime import datetime
 from enum import IntEnum, StrEnum
 
@@ -40,6 +41,15 @@ class SearchHit(msgspec.Struct, frozen=True):
     snippet: str
     marks: tuple[tuple[int, int], ...]
     score: float
+
+    def pieces(self) -> Iterator[tuple[str, bool]]:
+        """Give the snippet piece by piece, with whether each is a match."""
+        at = 0
+        for start, end in self.marks:
+            yield self.snippet[at:start], False
+            yield self.snippet[start:end], True
+            at = end
+        yield self.snippet[at:], False
 
 
 class SearchPage(msgspec.Struct, frozen=True):

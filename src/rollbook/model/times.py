@@ -1,7 +1,9 @@
 """Times as Rollbook keeps them: aware UTC datetimes of whole seconds (behaviour.md 11, 12)."""
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
+
+from rollbook.errors import UsageError
 
 _FILE_NAME_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d", re.ASCII)
 _RFC3339 = re.compile(
@@ -51,3 +53,19 @@ def whole_seconds(time: datetime) -> datetime:
 def format_time(time: datetime) -> str:
     """Write as RFC 3339 in UTC with ``Z``, for example ``2026-01-27T12:34:56Z``."""
     return whole_seconds(time).strftime("%Y-%m-%dT%H:%M:%SZ").rjust(20, "0")
+
+
+def find_time_zone(name: str | None) -> tzinfo | None:
+    """Find a time zone by its name, such as ``Asia/Tokyo``; None for none.
+
+    Errors: UsageError for a name that this machine doesn't know.
+    """
+    if name is None:
+        return None
+    from zoneinfo import ZoneInfo
+
+    try:
+        return ZoneInfo(name)
+    except (ValueError, OSError, KeyError) as error:
+        hint = "give a name like Europe/Berlin"
+        raise UsageError(f"{name[:50]!r} is no time zone that is known here", hint=hint) from error

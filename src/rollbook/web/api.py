@@ -5,7 +5,6 @@ Each endpoint stands in one table, of which both the routes and their descriptio
 
 from collections.abc import Callable
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import msgspec
 from starlette.requests import Request
@@ -13,7 +12,6 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from rollbook.doctor.checks import examine_home
-from rollbook.errors import UsageError
 from rollbook.model.documents import (
     as_object,
     search_object,
@@ -24,8 +22,8 @@ from rollbook.model.documents import (
     transcript_object,
     usage_object,
 )
-from rollbook.model.paging import parse_cursor
 from rollbook.model.prices import find_prices
+from rollbook.model.times import find_time_zone
 from rollbook.runtime import StateRuntime
 from rollbook.web import openapi
 from rollbook.web.log_rows import find_rows
@@ -38,23 +36,21 @@ from rollbook.web.parameters import (
     UsageParameters,
     read_parameters,
 )
-from rollbook.web.search import search
 from rollbook.web.site import site_of
-from rollbook.web.thread import find_thread
+from rollbook.web.thread import thread_of
 
 _PREFIX = "/api/v1"
 
 
 def _threads(request: Request, asked: ThreadsParameters) -> Any:
     """List threads, newest first."""
-    anchor = parse_cursor(asked.cursor) if asked.cursor is not None else None
-    return threads_object(asked.page(_state(request), asked.limit, anchor, asked.sort))
+    return threads_object(asked.find(_state(request)))
 
 
 def _thread(request: Request, asked: NoParameters) -> Any:
     """Tell all that is known of a thread: its metadata, tools, and the tree that it belongs to."""
     del asked
-    state, thread = _state(request), find_thread(request)
+    state, thread = _state(request), thread_of(request)
     tools = state.get_dynamic_tools(thread.id) or []
     tree = state.lineage(thread.id)
     return thread_object(thread, tools, tree, rollout_exists=state.rollout_exists(thread))
@@ -63,26 +59,18 @@ def _thread(request: Request, asked: NoParameters) -> Any:
 def _tools(request: Request, asked: NoParameters) -> Any:
     """List the dynamic tools of a thread, in the order they were given."""
     del asked
-    tools = _state(request).get_dynamic_tools(find_thread(request).id) or []
+    tools = _state(request).get_dynamic_tools(thread_of(request).id) or []
     return [tool_object(tool) for tool in tools]
 
 
 def _items(request: Request, asked: TranscriptParameters) -> Any:
     """Read what was said and done in a thread, oldest first: its end, or around a position."""
-    read = _state(request).read_thread
-    page = read(
-        find_thread(request).id,
-        limit=asked.limit,
-        before=asked.before,
-        after=asked.after,
-        at=asked.at,
-    )
-    return transcript_object(page)
+    return transcript_object(asked.find(_state(request), thread_of(request).id))
 
 
 def _search(request: Request, asked: SearchParameters) -> Any:
     """Find messages by what they say."""
-    return search_object(search(_state(request), asked))
+    return search_object(asked.find(_state(request)))
 
 
 def _usage(request: Request, asked: UsageParameters) -> Any:
@@ -90,7 +78,7 @@ def _usage(request: Request, asked: UsageParameters) -> Any:
     state = _state(request)
     report = state.usage(
         asked.by,
-        time_zone=None if asked.time_zone is None else _zone(asked.time_zone),
+        time_zone=find_time_zone(asked.time_zone),
         prices=find_prices(state.codex_home),
         **asked.arguments(state),
     )
@@ -112,9 +100,7 @@ def _health(request: Request, asked: NoParameters) -> Any:
     """Say what state the home is in, as `rollbook doctor` does."""
     del asked
     state = _state(request)
-    report = examine_home(state.codex_home, state.database)
-    checks = [finding.as_object() for finding in report.findings]
-    return {"healthy": report.is_healthy, "checks": checks}
+    return examine_home(state.codex_home, state.database).as_object()
 
 
 _ENDPOINTS: dict[str, tuple[Callable[[Request, Any], Any], type[msgspec.Struct], Any]] = {
@@ -154,15 +140,6 @@ def _json(value: Any) -> Response:
 
 def _state(request: Request) -> StateRuntime:
     return site_of(request).state
-
-
-def _zone(name: str) -> ZoneInfo:
-    try:
-        return ZoneInfo(name)
-    except (ValueError, OSError, KeyError) as error:
-        raise UsageError(
-            f"{name[:50]!r} is no time zone that is known here", hint="such as Asia/Tokyo"
-        ) from error
 
 
 routes = [

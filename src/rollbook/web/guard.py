@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from rollbook.errors import RollbookError
+from rollbook.errors import ForbiddenError
 from rollbook.model.documents import to_json
 from rollbook.web.assets import ASSETS_PATH
 from rollbook.web.rendering import rendered
@@ -45,12 +45,6 @@ _HEADERS = {
 }
 
 
-class ForbiddenError(RollbookError):
-    """A request that may be another site's, and not the person's."""
-
-    code = "forbidden"
-
-
 class Door(msgspec.Struct, frozen=True):
     """Where the server is reached, and with which token.
 
@@ -71,9 +65,8 @@ class Door(msgspec.Struct, frozen=True):
     @property
     def is_loopback(self) -> bool:
         """Whether nobody but this machine can reach it."""
-        if _is_address(self.host):
-            return ipaddress.ip_address(self.host).is_loopback
-        return self.host in _LOOPBACK
+        address = _address(self.host)
+        return self.host in _LOOPBACK if address is None else address.is_loopback
 
     @property
     def cookie(self) -> str:
@@ -97,7 +90,7 @@ class Door(msgspec.Struct, frozen=True):
             return False
         if name in _LOOPBACK or name == self.host:
             return True
-        return not self.is_loopback and _is_address(name.strip("[]"))
+        return not self.is_loopback and _address(name.strip("[]")) is not None
 
     def is_token(self, given: str) -> bool:
         """Compare a token, in the same time whatever it is."""
@@ -217,9 +210,8 @@ def _refused(path: str, status: int, message: str) -> Response:
     return response
 
 
-def _is_address(name: str) -> bool:
+def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        ipaddress.ip_address(name)
+        return ipaddress.ip_address(name)
     except ValueError:
-        return False
-    return True
+        return None

@@ -4,6 +4,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from rollbook.model.labels import here
 from rollbook.model.log import LogRow
 from rollbook.model.times import from_epoch
 from rollbook.web.log_rows import find_rows, usual_logs
@@ -37,4 +38,4 @@ def _time(row: LogRow) -> str:
         moment = from_epoch(row.ts)
     except OverflowError:  # whoever has written it
         return str(row.ts)
-    return f"{moment.astimezone():%Y-%m-%d %H:%M:%S}.{row.ts_nanos // 1_000_000:03}"
+    return f"{here(moment):%Y-%m-%d %H:%M:%S}.{row.ts_nanos // 1_000_000:03}"

@@ -28,14 +28,11 @@ _ERRORS = {
 }
 
 
-def _object(
-    properties: dict[str, Any], optional: dict[str, Any] = {}, **more: Any
-) -> dict[str, Any]:
+def _object(properties: dict[str, Any], optional: dict[str, Any] = {}) -> dict[str, Any]:
     return {
         "type": "object",
         "properties": properties | optional,
         "required": list(properties),
-        **more,
     }
 
 

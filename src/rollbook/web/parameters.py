@@ -9,9 +9,11 @@ from starlette.requests import Request
 
 from rollbook.errors import UsageError
 from rollbook.model.log import LogQuery
-from rollbook.model.paging import SortKey
-from rollbook.model.search import SearchSort
+from rollbook.model.paging import SortKey, ThreadsPage, parse_cursor
+from rollbook.model.search import SearchPage, SearchSort
+from rollbook.model.transcript import TranscriptPage
 from rollbook.model.usage import UsageKey
+from rollbook.runtime import StateRuntime
 from rollbook.selection import Reach, Seconds, Selection
 
 Limit = Annotated[int, msgspec.Meta(ge=1, le=200, description="How many at most.")]
@@ -31,6 +33,11 @@ class ThreadsParameters(Selection, frozen=True, kw_only=True, forbid_unknown_fie
     cursor: Cursor = None
     sort: SortKey = SortKey.RECENCY_AT
 
+    def find(self, state: StateRuntime, patience_s: float | None = None) -> ThreadsPage:
+        """Find what was asked for."""
+        anchor = None if self.cursor is None else parse_cursor(self.cursor)
+        return self.page(state, self.limit, anchor, self.sort, patience_s=patience_s)
+
 
 class TranscriptParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A page of a thread: its end, or what is before, after, or at a position."""
@@ -39,6 +46,12 @@ class TranscriptParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unk
     before: Position = None
     after: Position = None
     at: Position = None
+
+    def find(self, state: StateRuntime, thread_id: str) -> TranscriptPage:
+        """Find what was asked for, in a thread."""
+        return state.read_thread(
+            thread_id, limit=self.limit, before=self.before, after=self.after, at=self.at
+        )
 
 
 class SearchParameters(Reach, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -53,6 +66,18 @@ class SearchParameters(Reach, frozen=True, kw_only=True, forbid_unknown_fields=T
         tuple[Literal["user", "assistant", "tool"], ...],
         msgspec.Meta(description="Who said it. Without: user and assistant."),
     ] = msgspec.field(default=(), name="role")
+
+    def find(self, state: StateRuntime) -> SearchPage:
+        """Find what was asked for."""
+        return state.search(
+            self.q,
+            limit=self.limit,
+            cursor=self.cursor,
+            sort=self.sort,
+            substring=self.substring,
+            roles=self.roles or ("user", "assistant"),
+            **self.arguments(state),
+        )
 
 
 class UsageParameters(Reach, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -117,7 +142,7 @@ def read_parameters(kind: type[_Kind], request: Request, *, of_form: bool = Fals
     for name, value in request.query_params.multi_items():
         if value or not of_form:
             given.setdefault(name, []).append(value)
-    many = list_fields(kind)
+    many = _list_fields(kind)
     for name, values in given.items():
         if name not in many and len(values) > 1:
             raise UsageError(f"{name[:50]!r} is there {len(values)} times", hint="give it once")
@@ -129,7 +154,7 @@ def read_parameters(kind: type[_Kind], request: Request, *, of_form: bool = Fals
 
 
 @cache
-def list_fields(kind: type[msgspec.Struct]) -> frozenset[str]:
+def _list_fields(kind: type[msgspec.Struct]) -> frozenset[str]:
     """Name the parameters that may be given several times."""
     described = msgspec.inspect.type_info(kind)
     if not isinstance(described, msgspec.inspect.StructType):

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup, escape
+from jinja2 import Environment
+from markupsafe import Markup
 
 from rollbook.export.facts import heading_of
+from rollbook.export.html import template_environment
 from rollbook.model.documents import without_controls
-from rollbook.model.labels import age_text, directory_text, here, number, source_text
+from rollbook.model.labels import age_text, as_text, directory_text, here, number, source_text
 from rollbook.web.assets import asset_address
 
 _TEMPLATES = Path(__file__).with_name("templates")
@@ -25,25 +26,18 @@ def rendered(template: str, **values: Any) -> str:
 
 @cache
 def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = template_environment(_TEMPLATES)
     environment.globals["asset"] = asset_address
     environment.filters |= {
         "heading": heading_of,
         "number": number,
         "source": source_text,
         "age": _age,
-        "directory": _directory,
-        "text": _text,
+        "directory": short_directory,
+        "text": as_text,
         "time": local_time,
         "query": _query,
         "short": _short,
-        "marked": _marked,
     }
     return environment
 
@@ -57,13 +51,9 @@ def _age(time: datetime | None) -> Markup:
     )
 
 
-def _directory(directory: str) -> str:
+def short_directory(directory: str) -> str:
+    """Write a directory with the user's own as ``~``."""
     return directory_text(directory, str(Path.home()))
-
-
-def _text(text: str) -> str:
-    """Make text of what isn't: names of files may be any bytes."""
-    return text.encode(errors="backslashreplace").decode()
 
 
 def local_time(time: datetime | None) -> str:
@@ -86,12 +76,3 @@ def _short(count: int) -> str:
             return f"{amount:.3g}{unit}" if unit else str(count)
         amount /= 1000
     raise AssertionError("the last unit takes any count")
-
-
-def _marked(snippet: str, marks: tuple[tuple[int, int], ...]) -> Markup:
-    """Mark what was found in a snippet."""
-    html, at = Markup(""), 0
-    for start, end in marks:
-        html += escape(snippet[at:start]) + Markup("<mark>{}</mark>").format(snippet[start:end])
-        at = end
-    return html + escape(snippet[at:])

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 
 from rollbook.errors import (
     DatabaseBusyError,
+    ForbiddenError,
     RollbookError,
     ThreadInUseError,
     ThreadNotFoundError,
@@ -23,7 +24,7 @@ from rollbook.errors import (
 from rollbook.runtime import StateRuntime
 from rollbook.web import api, health, logs, search, thread, threads, usage
 from rollbook.web.assets import send_asset
-from rollbook.web.guard import Door, ForbiddenError, Guard, error_response
+from rollbook.web.guard import Door, Guard, error_response
 from rollbook.web.live import Live
 from rollbook.web.parameters import LogsOf
 from rollbook.web.site import Site, site_of

@@ -1,6 +1,5 @@
 """What answers have in common: the state, the way in, and how a page is put together."""
 
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -21,11 +20,6 @@ class Site(msgspec.Struct, frozen=True):
     state: StateRuntime
     door: Door
     live: Live
-
-    @property
-    def home(self) -> Path:
-        """The home whose threads are served."""
-        return self.state.codex_home
 
 
 def site_of(request: Request) -> Site:

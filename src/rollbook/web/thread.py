@@ -1,6 +1,6 @@
 """One thread: what was said and done in it, what is known of it, and what can be done with it."""
 
-from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any
 from urllib.parse import quote
 
@@ -18,6 +18,7 @@ from rollbook.export.highlighting import highlighted
 from rollbook.export.html import item_html
 from rollbook.model.thread import DynamicToolSpec, ThreadMetadata
 from rollbook.model.transcript import TranscriptItem, TranscriptPage
+from rollbook.selection import find_thread
 from rollbook.web.guard import read_form
 from rollbook.web.parameters import TranscriptParameters, read_parameters
 from rollbook.web.rendering import local_time
@@ -37,17 +38,13 @@ def thread_page(request: Request) -> Response:
     """Show a thread: its last items, or those that were asked for."""
     state = site_of(request).state
     asked = read_parameters(TranscriptParameters, request, of_form=True)
-    found = find_thread(request)
+    found = thread_of(request)
     try:
-        items = state.read_thread(
-            found.id, limit=asked.limit, before=asked.before, after=asked.after, at=asked.at
-        )
+        items = asked.find(state, found.id)
         problem = ""
     except RolloutError as error:  # all else that is known is shown
         items, problem = TranscriptPage([]), str(error)
-    relatives = list(state.lineage(found.id).walk())
-    here = next(place for place, (_, node) in enumerate(relatives) if node.id == found.id)
-    start = max(0, min(here - _MOST_RELATIVES // 2, len(relatives) - _MOST_RELATIVES))
+    relatives, relatives_count = state.lineage(found.id).around(found.id, _MOST_RELATIVES)
     return page(
         request,
         "thread.html.jinja",
@@ -57,8 +54,8 @@ def thread_page(request: Request) -> Response:
         after=items.after,
         last=items.items[-1].position if items.items else asked.after,
         is_end=asked.at is None and asked.before is None and items.after is None,
-        relatives=relatives[start : start + _MOST_RELATIVES] if len(relatives) > 1 else [],
-        relatives_count=len(relatives),
+        relatives=relatives if relatives_count > 1 else [],
+        relatives_count=relatives_count,
         tools=[_tool(tool) for tool in state.get_dynamic_tools(found.id) or []],
         problem=problem,
         rollout_exists=state.rollout_exists(found),
@@ -66,22 +63,17 @@ def thread_page(request: Request) -> Response:
     )
 
 
-def find_thread(request: Request) -> ThreadMetadata:
+def thread_of(request: Request) -> ThreadMetadata:
     """Find the thread that an address names.
 
     Errors: ThreadNotFoundError, AmbiguousIdError.
     """
-    state = site_of(request).state
-    thread_id = state.resolve_thread_id(request.path_params["id"])
-    found = state.get_thread(thread_id)
-    if found is None:
-        raise ThreadNotFoundError(f"there is no thread {thread_id} in {state.codex_home}")
-    return found
+    return find_thread(site_of(request).state, request.path_params["id"])
 
 
 def item_page(request: Request) -> Response:
     """Show one item as a whole."""
-    found = find_thread(request)
+    found = thread_of(request)
     position = request.path_params["position"]
     items = site_of(request).state.read_thread(found.id, limit=1, at=position).items
     if not items or items[0].position != position:
@@ -92,7 +84,7 @@ def item_page(request: Request) -> Response:
 
 def export(request: Request) -> Response:
     """Send a thread as a document, to be saved."""
-    found = find_thread(request)
+    found = thread_of(request)
     try:
         form = DocumentFormat(request.query_params.get("format", DocumentFormat.MARKDOWN))
     except ValueError as error:
@@ -101,7 +93,7 @@ def export(request: Request) -> Response:
     first = next(pieces)  # so that what can't be read is an error, not half a document
     name = quote(f"{' '.join(heading_of(found)[:60].split())} {found.id[:8]}{form.suffix}")
     return StreamingResponse(
-        _all(first, pieces),
+        chain([first], pieces),
         media_type=_MEDIA_TYPES[form],
         headers={"content-disposition": f"attachment; filename*=UTF-8''{name}"},
     )
@@ -127,7 +119,7 @@ async def unarchive(request: Request) -> Response:
 
 
 async def _changed(request: Request, change: Any, *arguments: Any) -> Response:
-    found = await run_in_threadpool(find_thread, request)
+    found = await run_in_threadpool(thread_of, request)
     await run_in_threadpool(change, found.id, *arguments)
     return RedirectResponse(f"/threads/{found.id}", 303)
 
@@ -141,8 +133,3 @@ def _item(thread_id: str, item: TranscriptItem) -> Markup:
 def _tool(tool: DynamicToolSpec) -> tuple[DynamicToolSpec, Markup]:
     schema = msgspec.json.format(msgspec.json.encode(tool.input_schema), indent=2)
     return tool, highlighted(schema.decode()[:_LONGEST_MESSAGE], "json")
-
-
-def _all(first: str, others: Iterable[str]) -> Iterator[str]:
-    yield first
-    yield from others

@@ -3,7 +3,6 @@
 from starlette.requests import Request
 from starlette.responses import Response
 
-from rollbook.model.paging import format_cursor, parse_cursor
 from rollbook.web.parameters import ThreadsParameters, read_parameters
 from rollbook.web.site import page, site_of
 
@@ -14,15 +13,14 @@ _SOURCES = ("cli", "vscode", "exec", "mcp")
 def threads_page(request: Request) -> Response:
     """Show threads, newest first, those that were asked for."""
     asked = read_parameters(ThreadsParameters, request, of_form=True)
-    anchor = parse_cursor(asked.cursor) if asked.cursor else None
     state = site_of(request).state
-    found = asked.page(state, asked.limit, anchor, asked.sort, patience_s=_PATIENCE_S)
+    found = asked.find(state, _PATIENCE_S)
     return page(
         request,
         "threads.html.jinja",
         asked=asked,
         threads=found.items,
-        next_cursor=format_cursor(found.next_anchor) if found.next_anchor else None,
+        next_cursor=found.next_cursor,
         sources=_SOURCES,
         is_synced=state.is_synced(),
     )

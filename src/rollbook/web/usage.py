@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Literal
+from urllib.parse import urlencode
 
 import msgspec
 from starlette.requests import Request
@@ -16,6 +17,7 @@ from rollbook.model.usage import Tokens, UsageKey, UsageReport, UsageRow
 from rollbook.runtime import StateRuntime
 from rollbook.selection import Reach
 from rollbook.web.parameters import read_parameters
+from rollbook.web.rendering import short_directory
 from rollbook.web.site import page, site_of
 
 _MOST_ROWS = 15
@@ -138,7 +140,10 @@ def _thread(state: StateRuntime, thread_id: str) -> tuple[str, str]:
 
 _NAMES: dict[UsageKey, Callable[[StateRuntime, str], tuple[str, str]]] = {
     UsageKey.MODEL: lambda _state, name: (name, ""),
-    UsageKey.PROJECT: lambda _state, name: (name, "project"),
+    UsageKey.PROJECT: lambda _state, name: (
+        short_directory(name),
+        f"/?{urlencode({'project': name})}" if name else "",
+    ),
     UsageKey.SOURCE: lambda _state, name: (source_text(name), ""),
     UsageKey.THREAD: _thread,
 }

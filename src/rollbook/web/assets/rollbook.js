@@ -64,7 +64,7 @@ function follow(selector, put) {
   if (!link || link.dataset.followed) return;
   link.dataset.followed = "yes";
   const next = () => loadMore(link, (page) => {
-    put(page, link);
+    put(page);
     const further = $(selector, page);
     link.replaceWith(...(further ? [document.adoptNode(further)] : []));
     prepare();
@@ -74,20 +74,24 @@ function follow(selector, put) {
     event.preventDefault();
     next();
   });
-  new IntersectionObserver((seen) => seen.some((each) => each.isIntersecting) && next(), {
+  new IntersectionObserver((entries) => entries.some((each) => each.isIntersecting) && next(), {
     rootMargin: "600px",
   }).observe(link);
 }
 
 const known = (place) => new Set([...place.children].map((each) => each.id || each.dataset.id));
-const fresh = (place, page, selector) =>
-  [...$(selector, page).children].filter((each) => {
+const fresh = (place, page, selector) => {
+  const ids = known(place);
+  return [...$(selector, page).children].filter((each) => {
     const id = each.id || each.dataset.id;
-    return id && !known(place).has(id);
+    return id && !ids.has(id);
   }).map((each) => document.adoptNode(each));
+};
 
+let soon;
 function prepare() {
-  if ($("[data-soon]")) setTimeout(() => refreshSoon(null), 2000); // there will be more then
+  clearTimeout(soon);
+  if ($("[data-soon]")) soon = setTimeout(() => refreshSoon(null), 2000); // there will be more then
   if (events && events.logs !== followed()) {
     events.close();
     events = undefined;
@@ -117,24 +121,24 @@ function prepare() {
 
 async function reloadRows() {
   const [shown, page] = [$("#results"), await load(location.pathname + location.search)];
-  const fresh = document.adoptNode($("#results", page));
-  const [rows, newRows] = [$("[data-rows]", shown), $("[data-rows]", fresh)];
+  const results = document.adoptNode($("#results", page));
+  const [rows, newRows] = [$("[data-rows]", shown), $("[data-rows]", results)];
   const focused = document.activeElement?.closest("[data-id]")?.dataset.id;
   if (rows && newRows) {
     const ours = new Map([...rows.children].map((row) => [row.dataset.id, row]));
     const isNew = new Set([...newRows.children].map((row) => row.dataset.id));
     // What came after the last row of the page still does, if there is more than the page.
     const last = [...rows.children].findLastIndex((row) => isNew.has(row.dataset.id));
-    const beyond = last >= 0 && $("[data-more]", fresh) ? [...rows.children].slice(last + 1) : [];
+    const beyond = last >= 0 && $("[data-more]", results) ? [...rows.children].slice(last + 1) : [];
     const merged = [...newRows.children].map((row) => {
       const same = ours.get(row.dataset.id);
       return same?.isEqualNode(row) ? same : row;
     });
-    if (beyond.length) $("[data-more]", fresh)?.replaceWith($("[data-more]", shown) ?? "");
+    if (beyond.length) $("[data-more]", results)?.replaceWith($("[data-more]", shown) ?? "");
     rows.replaceChildren(...merged, ...beyond);
     newRows.replaceWith(rows);
   }
-  shown.replaceWith(fresh);
+  shown.replaceWith(results);
   prepare();
   if (focused) $(`[data-id="${CSS.escape(focused)}"] .title`)?.focus({ preventScroll: true });
 }
