@@ -4,7 +4,14 @@ import json
 from pathlib import Path
 
 from rollbook import LogEntry, StateRuntime
-from rollbook.testing import make_line, session_meta, token_count, user_message, write_rollout
+from rollbook.testing import (
+    make_line,
+    message,
+    session_meta,
+    token_count,
+    user_message,
+    write_rollout,
+)
 
 ID, CHILD = "55555555-5555-4555-8555-555555555555", "66666666-6666-4666-8666-666666666666"
 LONG = 10_000_000  # characters of one line
@@ -50,9 +57,9 @@ def write_hostile_home(home: Path, longest: int = LONG) -> Path:
         "dynamic_tools": tools,
     }
     lines = [session_meta(ID, **meta), user_message(ALL), _turn_context(one_line)]
-    lines += [_message(ALL, "user"), _message(ALL, "assistant"), _message(ALL, "developer")]
+    lines += [message(ALL, "user"), message(ALL, "assistant"), message(ALL, "developer")]
     for trick in TRICKS:
-        lines += [_message(trick, "user"), _message(trick, "assistant")]
+        lines += [message(trick, "user"), message(trick, "assistant")]
     lines += [
         _item("reasoning", summary=[{"type": "summary_text", "text": ALL}]),
         _item("function_call", name=one_line, call_id="c", arguments=json.dumps({"cmd": ALL})),
@@ -63,16 +70,16 @@ def write_hostile_home(home: Path, longest: int = LONG) -> Path:
         _item("function_call_output", call_id="e", output=json.dumps({"output": ALL})),
         _item("web_search_call", action={"type": "search", "query": ALL}),
         make_line("compacted", {"message": ALL}),
-        _message((ALL + "\n") * (longest // len(ALL)), "assistant"),
+        message((ALL + "\n") * (longest // len(ALL)), "assistant"),
         _item("function_call_output", call_id="f", output=DIFF * (longest // len(DIFF))),
         token_count(7),
-        _message(f"The end {ALL}", "assistant"),
+        message(f"The end {ALL}", "assistant"),
     ]
     write_rollout(home, ID, lines)
     child = {"subagent": {"thread_spawn": {"parent_thread_id": ID, "depth": 1}}}
     role = {"agent_nickname": one_line, "agent_role": one_line}
     meta = session_meta(CHILD, source=child, cwd=f"/{TRICKS[3]}", **role)
-    write_rollout(home, CHILD, [meta, user_message(one_line), _message(one_line, "user")])
+    write_rollout(home, CHILD, [meta, user_message(one_line), message(one_line, "user")])
     torn = "44444444-4444-4444-8444-444444444444"
     write_rollout(
         home, torn, [session_meta(torn), user_message("x"), b"<script>pwned('torn')", b"\xff{"]
@@ -94,11 +101,6 @@ def write_hostile_home(home: Path, longest: int = LONG) -> Path:
 
 def _item(kind: str, **payload: object) -> bytes:
     return make_line("response_item", {"type": kind, **payload})
-
-
-def _message(text: str, role: str) -> bytes:
-    kind = "output_text" if role == "assistant" else "input_text"
-    return _item("message", role=role, content=[{"type": kind, "text": text}])
 
 
 def _turn_context(text: str) -> bytes:

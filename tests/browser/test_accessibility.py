@@ -3,8 +3,8 @@
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
-from rollbook.testing import make_line, session_meta, user_message, write_rollout
-from tests.web.conftest import ID, said, write_home
+from rollbook.testing import make_line, message, session_meta, user_message, write_rollout
+from tests.web.conftest import ID, write_home
 from tests.web.serving import serving
 
 CODE = "99999999-9999-4999-8999-999999999999"
@@ -46,7 +46,7 @@ VIEWS = [
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
     home = write_home(tmp_path_factory.mktemp("axe") / "home")
-    lines = [session_meta(CODE), user_message("Code"), said("Code"), said(CODES, "assistant")]
+    lines = [session_meta(CODE), user_message("Code"), message("Code"), message(CODES, "assistant")]
     call = {"type": "function_call", "name": "shell", "arguments": '{"cmd": "ls", "n": [1, true]}'}
     output = {"type": "function_call_output", "output": DIFF}
     calls = [make_line("response_item", each | {"call_id": "c"}) for each in (call, output)]

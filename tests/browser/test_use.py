@@ -4,10 +4,10 @@ import pytest
 from playwright.sync_api import expect
 
 from rollbook import LogEntry, StateRuntime
-from rollbook.testing import session_meta, user_message, write_rollout
+from rollbook.testing import message, session_meta, user_message, write_rollout
 from tests.browser.conftest import settle
 from tests.browser.hostile import ALL
-from tests.web.conftest import FORK, ID, OLD, log_as_codex, said
+from tests.web.conftest import FORK, ID, OLD, log_as_codex
 from tests.web.serving import serving
 
 NEW = "88888888-8888-4888-8888-888888888888"
@@ -15,6 +15,15 @@ NEW = "88888888-8888-4888-8888-888888888888"
 
 def rollout_of(served, thread_id):
     return next(served.home.glob(f"sessions/**/*{thread_id}.jsonl"))
+
+
+def home_of(folder, threads):
+    """A home of so many threads that was never indexed."""
+    for number in range(threads):
+        thread_id = f"{number:08x}-0000-4000-8000-000000000000"
+        lines = [session_meta(thread_id), user_message(f"No {number}.")]
+        write_rollout(folder / "home", thread_id, lines)
+    return folder / "home"
 
 
 def append(path, *lines):
@@ -116,18 +125,14 @@ def test_new_threads_appear_by_themselves_and_the_place_is_kept(own, visit):
     page = visit(own)
     settle(page)
     page.keyboard.press("j")
-    lines = [session_meta(NEW), user_message("Brand new"), said("Brand new")]
+    lines = [session_meta(NEW), user_message("Brand new"), message("Brand new")]
     write_rollout(own.home, NEW, lines, time="2026-02-01T10-00-00")
     expect(page.locator(f"[data-id='{NEW}']")).to_contain_text("Brand new")
     assert page.evaluate("document.activeElement.closest('li').dataset.id") == FORK
 
 
 def test_a_home_that_was_never_indexed_fills_while_one_looks(tmp_path, visit):
-    home = tmp_path / "home"
-    for number in range(300):
-        thread_id = f"{number:08x}-0000-4000-8000-000000000000"
-        write_rollout(home, thread_id, [session_meta(thread_id), user_message(f"No {number}.")])
-    with serving(home) as served:
+    with serving(home_of(tmp_path, 300)) as served:
         page = visit(served)
         settle(page)
         expect(page.locator("#results > .note")).to_have_count(0)
@@ -136,11 +141,7 @@ def test_a_home_that_was_never_indexed_fills_while_one_looks(tmp_path, visit):
 
 
 def test_rows_that_were_loaded_stay_when_the_list_changes(tmp_path, visit):
-    home = tmp_path / "home"
-    for number in range(120):
-        thread_id = f"{number:08x}-0000-4000-8000-000000000000"
-        write_rollout(home, thread_id, [session_meta(thread_id), user_message(f"No {number}.")])
-    with serving(home) as served:
+    with serving(home_of(tmp_path, 120)) as served:
         page = visit(served)
         settle(page)
         rows = page.locator("[data-rows] > li")
@@ -151,8 +152,8 @@ def test_rows_that_were_loaded_stay_when_the_list_changes(tmp_path, visit):
             page.wait_for_function(
                 f"() => document.querySelectorAll('[data-rows] > li').length > {shown}"
             )
-        lines = [session_meta(NEW), user_message("Brand new"), said("Brand new")]
-        write_rollout(home, NEW, lines, time="2026-02-01T10-00-00")
+        lines = [session_meta(NEW), user_message("Brand new"), message("Brand new")]
+        write_rollout(served.home, NEW, lines, time="2026-02-01T10-00-00")
         expect(page.locator(f"[data-id='{NEW}']")).to_be_attached()
         ids = rows.evaluate_all("rows => rows.map(row => row.dataset.id)")
         assert len(ids) == len(set(ids)) == 121
@@ -163,12 +164,12 @@ def test_what_an_agent_says_appears_at_the_end_of_its_thread(own, visit):
     page = visit(own)
     page.goto(f"{own.address}/threads/{ID}#end")
     settle(page)
-    append(rollout_of(own, ID), said("One more thing", "assistant"))
+    append(rollout_of(own, ID), message("One more thing", "assistant"))
     expect(page.get_by_text("One more thing")).to_be_in_viewport()
-    append(rollout_of(own, ID), said(ALL, "user"), said(f"{ALL} done", "assistant"))
+    append(rollout_of(own, ID), message(ALL, "user"), message(f"{ALL} done", "assistant"))
     expect(page.get_by_text("<!-- -->").last).to_be_attached()
     page.keyboard.press("Home")
-    append(rollout_of(own, ID), said("While you read", "assistant"))
+    append(rollout_of(own, ID), message("While you read", "assistant"))
     expect(page.locator("#fresh")).to_be_visible()
     page.click("#fresh")
     expect(page.get_by_text("While you read")).to_be_in_viewport()
@@ -178,7 +179,7 @@ def test_many_lines_at_once_lose_none(own, visit):
     page = visit(own)
     page.goto(f"{own.address}/threads/{FORK}#end")
     settle(page)
-    append(rollout_of(own, FORK), *(said(f"Burst {n}.", "assistant") for n in range(230)))
+    append(rollout_of(own, FORK), *(message(f"Burst {n}.", "assistant") for n in range(230)))
     expect(page.get_by_text("Burst 229.")).to_be_attached()
     texts = page.locator("[data-items] > .item").all_inner_texts()
     found = [int(text.split("Burst ")[1].rstrip(".")) for text in texts if "Burst" in text]

@@ -7,16 +7,14 @@ import pytest
 
 from rollbook import SearchSort, TextScope
 from rollbook.errors import InvalidCursorError, UsageError
-from rollbook.testing import make_line, session_meta, user_message, write_rollout
+from rollbook.testing import make_line, message, session_meta, user_message, write_rollout
 
 ID, OTHER = "22222222-2222-4222-8222-222222222222", "33333333-3333-4333-8333-333333333333"
 NOW = datetime.now(UTC).replace(microsecond=0)
 
 
 def said(text, role="user", days_ago=1):
-    kind = "input_text" if role == "user" else "output_text"
-    payload = {"type": "message", "role": role, "content": [{"type": kind, "text": text}]}
-    return make_line("response_item", payload, timestamp=at(days_ago))
+    return message(text, role, timestamp=at(days_ago))
 
 
 def output(text, days_ago=1):

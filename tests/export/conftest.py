@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from rollbook import ItemKind, StateRuntime, TranscriptItem
+from rollbook import ItemKind, StateRuntime, TranscriptItem, testing
 from rollbook.testing import make_line, session_meta, user_message, write_rollout
 
 ID = "77777777-7777-4777-8777-777777777777"
@@ -18,9 +18,7 @@ def an_item(text: str, role: str = "assistant", **fields: object) -> TranscriptI
 
 
 def message(text: str, role: str = "assistant") -> bytes:
-    kind = "input_text" if role == "user" else "output_text"
-    content = [{"type": kind, "text": text}]
-    return make_line("response_item", {"type": "message", "role": role, "content": content})
+    return testing.message(text, role)
 
 
 def tool_call(arguments: str, name: str = "shell") -> bytes:

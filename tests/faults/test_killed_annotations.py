@@ -9,7 +9,7 @@ import pytest
 
 from rollbook import LogEntry, LogQuery, StateRuntime
 from rollbook.errors import ThreadNotFoundError
-from rollbook.testing import make_line, session_meta, user_message, write_rollout
+from rollbook.testing import message, session_meta, user_message, write_rollout
 from tests.conftest import is_sound
 
 IDS = [f"{number:08x}-0000-4000-8000-000000000000" for number in range(3)]
@@ -45,9 +45,7 @@ else:
 def full(home):
     for thread_id in IDS:
         text = f"Remarkable {thread_id[:8]}"
-        content = [{"type": "input_text", "text": text}]
-        message = {"type": "message", "role": "user", "content": content}
-        said = [user_message(text), make_line("response_item", message)]
+        said = [user_message(text), message(text)]
         lines = [session_meta(thread_id), *said]
         write_rollout(home, thread_id, lines)
     with StateRuntime.open(home, backfill=False) as state:

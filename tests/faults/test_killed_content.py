@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from rollbook import StateRuntime, UsageKey
-from rollbook.testing import make_line, session_meta, token_count, write_rollout
+from rollbook.testing import message, session_meta, token_count, write_rollout
 from tests.conftest import is_sound
 
 THREADS, MESSAGES = 12, 30
@@ -41,9 +41,7 @@ def talk(home):
         lines = [session_meta(thread_id)]
         for number in range(MESSAGES):
             text = f"message{number} of{ids.index(thread_id)} " + "padding " * 100
-            content = [{"type": "input_text", "text": text}]
-            payload = {"type": "message", "role": "user", "content": content}
-            lines += [make_line("response_item", payload), token_count(10 * (number + 1))]
+            lines += [message(text), token_count(10 * (number + 1))]
         write_rollout(home, thread_id, lines)
     return ids
 

@@ -10,8 +10,8 @@ from rollbook import LogEntry, LogQuery, RolloutRecorder, StateRuntime, UsageKey
 from rollbook.errors import RolloutError, ThreadInUseError, ThreadNotFoundError, UsageError
 from rollbook.model.times import format_time
 from rollbook.testing import (
-    make_line,
     make_thread,
+    message,
     session_meta,
     token_count,
     user_message,
@@ -26,10 +26,8 @@ NOW = datetime.now(UTC).replace(microsecond=0)
 
 
 def said(text, when=NOW):
-    content = [{"type": "input_text", "text": text}]
-    payload = {"type": "message", "role": "user", "content": content}
     stamp = {"timestamp": format_time(when)}
-    return [make_line("response_item", payload, **stamp), user_message(text, **stamp)]
+    return [message(text, **stamp), user_message(text, **stamp)]
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from rollbook import SearchSort, StateRuntime, TextScope
-from rollbook.testing import make_line, session_meta, write_rollout
+from rollbook.testing import message, session_meta, write_rollout
 
 IDS = [f"{number}2222222-2222-4222-8222-222222222222" for number in range(3)]
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -111,10 +111,8 @@ def written(kind: str, asked: str) -> str:
 
 
 def line(number: int, role: str, text: str) -> bytes:
-    kind = "input_text" if role == "user" else "output_text"
-    payload = {"type": "message", "role": role, "content": [{"type": kind, "text": text}]}
     time = (START + timedelta(minutes=number)).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return make_line("response_item", payload, timestamp=time)
+    return message(text, role, timestamp=time)
 
 
 @st.composite

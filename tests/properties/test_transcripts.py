@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from rollbook import StateRuntime, TranscriptItem
 from rollbook.errors import InvalidCursorError, UsageError
-from rollbook.testing import make_line, session_meta, write_rollout
+from rollbook.testing import make_line, message, session_meta, write_rollout
 from tests.conftest import CORPUS, RELEASES
 
 NO_RECORDS = [b"", b"{", b'{"timestamp":"', b"\0\0\0", b"nonsense", b"\xff\xfe", b"[]", b"\r"]
@@ -138,8 +138,7 @@ PARENT, FORK = (f"{digit * 8}-1111-4111-8111-111111111111" for digit in "12")
 
 
 def said(text: str) -> bytes:
-    part = {"type": "output_text", "text": text}
-    return make_line("response_item", {"type": "message", "role": "assistant", "content": [part]})
+    return message(text, "assistant")
 
 
 @settings(deadline=None, max_examples=50)

@@ -8,17 +8,17 @@ from hypothesis import strategies as st
 from rollbook import ThreadMetadata
 from rollbook.rollout.fold import FoldState, ThreadFold, dynamic_tools_of
 from rollbook.rollout.lines import RolloutItem, decode_line
-from rollbook.testing import make_line, make_thread, session_meta, token_count, user_message
+from rollbook.testing import (
+    make_line,
+    make_thread,
+    message,
+    session_meta,
+    token_count,
+    user_message,
+)
 
 ID = "55555555-5555-4555-8555-555555555555"
 AGENTS = "# AGENTS.md instructions for /x\n\n<INSTRUCTIONS>\nUse tabs.\n</INSTRUCTIONS>"
-
-
-def said(text: str, **envelope) -> bytes:
-    content = [{"type": "input_text", "text": text}]
-    return make_line(
-        "response_item", {"type": "message", "role": "user", "content": content}, **envelope
-    )
 
 
 def completed(*content: dict) -> bytes:
@@ -38,12 +38,16 @@ def folded(*lines: bytes):
     "lines",
     [
         [user_message("Hello")],
-        [said("Hello")],
+        [message("Hello")],
         [completed({"type": "text", "text": "Hello"})],
-        [said(AGENTS), said("Hello"), user_message("Hello")],
-        [said("Hello"), user_message("Hello"), user_message("Second")],
+        [message(AGENTS), message("Hello"), user_message("Hello")],
+        [message("Hello"), user_message("Hello"), user_message("Second")],
         [user_message("   "), user_message("Hello")],
-        [said("a notice of a kind that nobody knows yet"), said("Hello"), user_message("Hello")],
+        [
+            message("a notice of a kind that nobody knows yet"),
+            message("Hello"),
+            user_message("Hello"),
+        ],
     ],
 )
 def test_the_title_is_the_first_thing_the_person_wrote(lines):
@@ -53,12 +57,13 @@ def test_the_title_is_the_first_thing_the_person_wrote(lines):
 
 def test_a_first_message_without_an_event_stays_the_title_once_it_was_answered():
     assert (
-        folded(said("Hello"), token_count(3), said("Next"), user_message("Next")).title == "Hello"
+        folded(message("Hello"), token_count(3), message("Next"), user_message("Next")).title
+        == "Hello"
     )
 
 
 def test_injected_text_alone_is_no_user_event():
-    thread = folded(said(AGENTS), said("<environment_context>x</environment_context>"))
+    thread = folded(message(AGENTS), message("<environment_context>x</environment_context>"))
     assert (thread.title, thread.has_user_event) == ("", False)
 
 
@@ -84,7 +89,7 @@ def test_lines_that_a_sub_agent_inherits_are_not_its_own():
     meta = session_meta(ID, subagent_history_start_ordinal=3)
     thread = folded(
         meta,
-        said("The parent's prompt", ordinal=1),
+        message("The parent's prompt", ordinal=1),
         token_count(50, ordinal=2, timestamp="2027-01-01T00:00:00Z"),
         user_message("Its own task", ordinal=3),
     )

@@ -5,7 +5,13 @@ from contextlib import closing
 import pytest
 
 from rollbook import LogEntry, StateRuntime
-from rollbook.testing import make_line, session_meta, token_count, user_message, write_rollout
+from rollbook.testing import (
+    message,
+    session_meta,
+    token_count,
+    user_message,
+    write_rollout,
+)
 from tests.conftest import as_another_program
 from tests.web.serving import serving
 
@@ -16,22 +22,16 @@ ID, FORK, OLD = (
 )
 
 
-def said(text, role="user"):
-    kind = "input_text" if role == "user" else "output_text"
-    payload = {"type": "message", "role": role, "content": [{"type": kind, "text": text}]}
-    return make_line("response_item", payload)
-
-
 def write_home(home):
     """Threads that are forked, archived and long, with tools, and logs of one of them."""
     tools = [{"name": "lookup", "description": "Looks it up", "inputSchema": {"type": "object"}}]
     meta = session_meta(ID, cwd="/work/alpha", dynamic_tools=tools)
-    lines = [meta, user_message("The parser fails"), said("The parser fails")]
-    lines += [said(f"Step {number} of the **parser**", "assistant") for number in range(120)]
-    write_rollout(home, ID, [*lines, token_count(7), said("The end")])
+    lines = [meta, user_message("The parser fails"), message("The parser fails")]
+    lines += [message(f"Step {number} of the **parser**", "assistant") for number in range(120)]
+    write_rollout(home, ID, [*lines, token_count(7), message("The end")])
     fork = session_meta(FORK, cwd="/work/beta", forked_from_id=ID)
-    write_rollout(home, FORK, [fork, user_message("数据库"), said("数据库锁定")])
-    old = [session_meta(OLD), user_message("Long ago"), said("Long ago")]
+    write_rollout(home, FORK, [fork, user_message("数据库"), message("数据库锁定")])
+    old = [session_meta(OLD), user_message("Long ago"), message("Long ago")]
     write_rollout(home, OLD, old, archived=True)
     with StateRuntime.open(home, backfill=False) as state:
         state.sync()

@@ -7,8 +7,8 @@ import pytest
 from backports import zstd
 
 from rollbook import LogEntry, StateRuntime
-from rollbook.testing import session_meta, user_message, write_rollout
-from tests.web.conftest import FORK, ID, OLD, log_as_codex, said, write_home
+from rollbook.testing import message, session_meta, user_message, write_rollout
+from tests.web.conftest import FORK, ID, OLD, log_as_codex, write_home
 from tests.web.serving import serving
 
 
@@ -54,7 +54,7 @@ def test_a_hit_leads_to_its_place(served):
 def test_long_texts_are_cut_and_there_as_a_whole(tmp_path):
     home = tmp_path / "home"
     text = "beginning " + "x" * 100_000 + " ending"
-    write_rollout(home, ID, [session_meta(ID), user_message(text), said(text)])
+    write_rollout(home, ID, [session_meta(ID), user_message(text), message(text)])
     with serving(home) as served, served.client() as client:
         page = client.get(f"/threads/{ID}").text
         assert len(page) < 60_000
