@@ -2,7 +2,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,26 @@ import apsw
 import pytest
 
 from rollbook import StateRuntime
+from rollbook.store.engine import SHARED
+from rollbook.store.postgres import PostgresEngine
+from tests.postgres.server import Server
 
+TEMPLATE = "template"
+SHARED_TABLES = (
+    "annotation_lines",
+    "annotations",
+    "hosts",
+    "log_positions",
+    "logs",
+    "rollout_files",
+    "thread_dynamic_tools",
+    "thread_groups",
+    "thread_tags",
+    "thread_texts",
+    "threads",
+    "transcript_items",
+    "usage",
+)
 CORPUS = Path(__file__).parent / "data" / "corpus"
 RELEASES = sorted(path.name for path in CORPUS.iterdir() if path.is_dir())
 
@@ -40,15 +59,64 @@ def run_sql(database: Path | str, sql: str, values: tuple[Any, ...] = ()) -> lis
         return connection.execute(sql, values).fetchall()
 
 
+def index_of(state: Any) -> Path:
+    """Where the index of a home is, whatever it shares."""
+    return state.codex_home / "rollbook" / "state.sqlite"
+
+
+def empty(server: Server) -> None:
+    """Take all away that is shared."""
+    tables = ", ".join(SHARED_TABLES)
+    server.execute(f"TRUNCATE {tables}; ALTER SEQUENCE log_ids RESTART", TEMPLATE)
+
+
 def is_sound(database: Path | str) -> bool:
     """Say whether SQLite finds its own structures in order."""
     return run_sql(database, "PRAGMA integrity_check") == [("ok",)]
 
 
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """A server of PostgreSQL, with a database that has the schema."""
+    server = Server.start()
+    engine = PostgresEngine.open(server.create_database(TEMPLATE), SHARED)
+    with engine.read():
+        pass
+    engine.close()
+    yield server
+    server.remove()
+
+
+@pytest.fixture
+def shared_database(postgres) -> str:
+    """The address of a database that has nothing in it."""
+    empty(postgres)
+    return postgres.url_of(TEMPLATE)
+
+
+@pytest.fixture
+def use_engine(request, monkeypatch) -> Callable[[str], None]:
+    """Have what is opened in a test be kept in the home alone, or be shared, too."""
+
+    def use(name: str) -> None:
+        if name == "postgresql":
+            monkeypatch.setenv("ROLLBOOK_DB", request.getfixturevalue("shared_database"))
+            monkeypatch.setenv("ROLLBOOK_HOST", "")
+
+    return use
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def either_engine(request, use_engine) -> str:
+    """Run a test with either engine."""
+    use_engine(request.param)
+    return request.param
+
+
 @pytest.fixture(autouse=True)
 def own_environment(monkeypatch, tmp_path_factory):
     """No test may touch the real home of whoever runs it."""
-    for name in ("CODEX_HOME", "ROLLBOOK_DB"):
+    for name in ("CODEX_HOME", "ROLLBOOK_DB", "ROLLBOOK_HOST", "ROLLBOOK_READ_DB"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("user")))
 

@@ -60,6 +60,8 @@ class AsyncStateRuntime:
         backfill: bool = True,
         temporary: bool | None = None,
         log_limits: LogLimits = LogLimits(),
+        read_database: str | None = None,
+        host: str | None = None,
     ) -> "Opening":
         """See :meth:`rollbook.StateRuntime.open`.
 
@@ -75,6 +77,8 @@ class AsyncStateRuntime:
                 backfill=backfill,
                 temporary=temporary,
                 log_limits=log_limits,
+                read_database=read_database,
+                host=host,
             )
         )
 
@@ -132,6 +136,11 @@ class AsyncStateRuntime:
     def database_system(self) -> str:
         """See :attr:`rollbook.StateRuntime.database_system`."""
         return self._runtime.database_system
+
+    @property
+    def host(self) -> str:
+        """See :attr:`rollbook.StateRuntime.host`."""
+        return self._runtime.host
 
     async def is_synced(self) -> bool:
         """See :meth:`rollbook.StateRuntime.is_synced`."""

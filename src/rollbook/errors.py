@@ -8,6 +8,7 @@
     ├── HomeError                 home           exit 1   the home exists but can't be used
     │   └── HomeNotFoundError     home_not_found exit 3
     ├── ThreadNotFoundError       not_found      exit 3
+    │   └── ThreadElsewhereError  elsewhere      exit 3   its rollout is on another host
     ├── ThreadInUseError          in_use         exit 4   another recorder writes to the thread
     ├── AnnotationsError          annotations    exit 1   names and tags can't be kept
     ├── ExportError               export         exit 1   a document can't be written
@@ -17,6 +18,7 @@
         ├── DatabaseBusyError     busy           exit 4
         ├── DatabaseDamagedError  damaged        exit 5
         │   └── DamagedRowError   damaged        exit 5   one row of it
+        ├── DatabaseUnavailableError unavailable exit 4   its server can't be reached, or was lost
         ├── DatabaseUnwritableError unwritable   exit 1   no permission, a full or read-only disk
         └── DatabaseVersionError  newer_database exit 1
 
@@ -86,6 +88,16 @@ class ThreadNotFoundError(RollbookError):
 
     code = "not_found"
     exit_code = 3
+
+
+class ThreadElsewhereError(ThreadNotFoundError):
+    """The thread is known, and what is asked for is only in its rollout: that is on ``host``."""
+
+    code = "elsewhere"
+
+    def __init__(self, message: str, *, host: str = "", hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.host = host
 
 
 class ThreadInUseError(RollbookError):
@@ -159,6 +171,13 @@ class DamagedRowError(DatabaseDamagedError):
     def __init__(self, message: str, *, thread_id: str = "", hint: str = "") -> None:
         super().__init__(message, hint=hint, reason="impossible values")
         self.thread_id = thread_id
+
+
+class DatabaseUnavailableError(DatabaseError):
+    """The database's server can't be reached, or the connection to it was lost."""
+
+    code = "unavailable"
+    exit_code = 4
 
 
 class DatabaseUnwritableError(DatabaseError):

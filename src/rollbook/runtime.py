@@ -6,7 +6,9 @@ Everything public is a method of :class:`StateRuntime`; each is one transaction.
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import partial, wraps
 from pathlib import Path
@@ -20,15 +22,21 @@ from rollbook.content.database import ContentDatabase, content_beside
 from rollbook.content.keeper import ContentKeeper, tell_of
 from rollbook.errors import (
     DatabaseDamagedError,
+    DatabaseError,
+    DatabaseUnavailableError,
+    HomeNotFoundError,
     InvalidThreadIdError,
     RollbookError,
+    ThreadElsewhereError,
     ThreadNotFoundError,
     UsageError,
 )
 from rollbook.index import repair
 from rollbook.index.home import HomeIndex
+from rollbook.index.source import Source
 from rollbook.logs.database import LogDatabase
-from rollbook.logs.reader import logs_beside
+from rollbook.logs.reader import checked, logs_beside
+from rollbook.model.annotation import annotated
 from rollbook.model.deletion import DeletionReport
 from rollbook.model.lineage import LineageNode
 from rollbook.model.log import LogEntry, LogLimits, LogQuery, LogRow
@@ -46,12 +54,18 @@ from rollbook.model.thread import (
 from rollbook.model.times import whole_seconds
 from rollbook.model.transcript import TranscriptItem, TranscriptPage
 from rollbook.model.usage import UsageKey, UsageReport
-from rollbook.rollout.layout import resolve_home, state_path
+from rollbook.rollout.layout import resolve_home, shared_address, state_path
 from rollbook.rollout.lines import MalformedLineError, RolloutItem, as_written, to_item
-from rollbook.store import threads, tools
+from rollbook.store import files, shared_logs, threads, tools
+from rollbook.store.engine import Transaction
 
 if TYPE_CHECKING:
-    from rollbook.rollout.pages import TranscriptReader
+    from tempfile import TemporaryDirectory
+
+    from rollbook.content.pages import SearchRequest
+    from rollbook.content.search import Asked, Match
+    from rollbook.fleet.state import SharedState
+    from rollbook.rollout.pages import TranscriptPages
 
 _SYNC_WAIT_S = 30.0
 _PRUNED_AT_ONCE = 1000
@@ -66,7 +80,7 @@ def _operation(
 ) -> Callable[Concatenate["StateRuntime", _Parameters], _Result]:
     """Have a public method answer from a new index where it has found the old one damaged.
 
-    It is timed for telemetry, where there is somebody to listen.
+    Where what hosts share can't be reached, it answers from what this one has.  It is timed for telemetry, where there is somebody to listen.
     """
     name = method.__name__
 
@@ -83,11 +97,22 @@ def _operation(
         self: "StateRuntime", /, *arguments: _Parameters.args, **options: _Parameters.kwargs
     ) -> _Result:
         try:
-            return method(self, *arguments, **options)
+            return wherever_it_can_be_read(self, *arguments, **options)
         except DatabaseDamagedError as damage:
             if not self._index.recover(damage):
                 raise
-        return method(self, *arguments, **options)
+        return wherever_it_can_be_read(self, *arguments, **options)
+
+    def wherever_it_can_be_read(
+        self: "StateRuntime", /, *arguments: _Parameters.args, **options: _Parameters.kwargs
+    ) -> _Result:
+        begun = time.monotonic()
+        while True:
+            try:
+                return method(self, *arguments, **options)
+            except DatabaseUnavailableError as error:
+                if self._shared is None or not self._shared.lost(error, begun):
+                    raise
 
     return observed
 
@@ -98,7 +123,12 @@ class StateRuntime:
     Safe to use from several threads; several processes may open the same home.
     """
 
-    def __init__(self, index: HomeIndex, logs: LogDatabase) -> None:
+    def __init__(
+        self,
+        index: HomeIndex,
+        logs: LogDatabase,
+        share: Callable[[HomeIndex, ContentDatabase, LogDatabase], "SharedState"] | None = None,
+    ) -> None:
         self._content = ContentDatabase(content_beside(Path(index.engine.location)), index.home)
         self._keeper = ContentKeeper(self._content, index)
         self._index = index
@@ -107,7 +137,9 @@ class StateRuntime:
         self._default_provider = index.default_provider
         self._logs = logs
         self._is_closed = False
+        self._after_closing: Callable[[], None] = lambda: None
         self._closing: dict[object, Callable[[], None]] = {}
+        self._shared = None if share is None else share(index, self._content, logs)
 
     @classmethod
     def open(
@@ -119,11 +151,20 @@ class StateRuntime:
         backfill: bool = True,
         temporary: bool | None = None,
         log_limits: LogLimits = LogLimits(),
+        read_database: str | None = None,
+        host: str | None = None,
     ) -> Self:
         """Open the state of a home, creating its database where there is none.
 
         ``home`` defaults to ``CODEX_HOME``, then ``~/.codex``.  ``database`` is a path; it defaults
-        to ``ROLLBOOK_DB``, then ``<home>/rollbook/state.sqlite``.  ``default_provider`` stands in
+        to ``ROLLBOOK_DB``, then ``<home>/rollbook/state.sqlite``.  Or it is the address of a
+        PostgreSQL that many hosts share, ``postgresql://…``: what is written here is sent there, and
+        what all have sent is read.  ``read_database``, else ``ROLLBOOK_READ_DB``, is the address of a
+        replica to read from.  ``host`` is what this home is called there; it defaults to
+        ``ROLLBOOK_HOST``, then to the machine's name.  While the server can't be reached, what this
+        host has is read, and what it writes is sent afterwards.  Without a home, there is only that
+        server to read from.
+          ``default_provider`` stands in
         for threads that name no model provider.  A home that was never synced is indexed in the
         background, unless ``backfill`` is false; reads by id are answered from the rollouts
         meanwhile.  ``log_limits`` bounds the logs, whose database stands beside the other and is
@@ -133,20 +174,38 @@ class StateRuntime:
         ``temporary`` one takes its place, unless that is false, or a database was named: see
         :attr:`degraded`.
 
-        Errors: HomeNotFoundError, HomeError; DatabaseUnwritableError; DatabaseVersionError,
+        Errors: HomeNotFoundError, HomeError; UsageError for an address that can't be read, or without
+        the driver for it; DatabaseUnwritableError; DatabaseVersionError,
         DatabaseBusyError; DatabaseError and DatabaseDamagedError for a file that isn't Rollbook's.
         Source: behaviour.md 1, 115.
         """
-        path = resolve_home(home)
+        address = shared_address(database)
+        path, nowhere = _home_of(home, is_needed=address is None)
         place = state_path(path, database)
         if temporary is None:
             temporary = place.parent.parent == path
         index = HomeIndex.open(path, place, default_provider, temporary=temporary)
-        state = cls(index, LogDatabase(logs_beside(place), log_limits))
-        if backfill and not index.is_synced():
-            index.start_backfill()
-            state._keeper.want()
+        share = None
+        if address is not None:
+            share = _sharing(address, read_database, host, has_home=nowhere is None)
+        try:
+            state = cls(index, LogDatabase(logs_beside(place), log_limits), share)
+        except BaseException:
+            index.close()
+            raise
+        if nowhere is not None:
+            state._after_closing = nowhere.cleanup
+        elif backfill:
+            state._catch_up()
         return state
+
+    def _catch_up(self) -> None:
+        """Index the home in the background, if it never was, and send it to where it is shared."""
+        if not self._index.is_synced():
+            self._index.start_backfill()
+            self._keeper.want()
+        if self._shared is not None:
+            self._shared.want(None, items=True, annotations=True, logs=True)
 
     def __enter__(self) -> Self:
         return self
@@ -165,9 +224,12 @@ class StateRuntime:
         for finish in reversed(list(self._closing.values())):
             finish()
         self._keeper.close()
+        if self._shared is not None:
+            self._shared.close()
         self._content.close()
         self._logs.close()
         self._index.close()
+        self._after_closing()
 
     def before_closing(self, finish: Callable[[], None]) -> Callable[[], None]:
         """Have a function called when this state is closed, while it can still be used.
@@ -200,22 +262,30 @@ class StateRuntime:
 
     @property
     def database(self) -> str:
-        """Where the database is: an absolute path."""
-        return self._engine.location
+        """Where the database is: an absolute path, or an address without what is secret."""
+        return self._engine.location if self._shared is None else self._shared.location
 
     @property
     def degraded(self) -> str:
         """What is not as it should be, in a sentence; empty where the index is kept and written.
 
         Where the database can't be written it is only read; where it can't be read either, or was
-        never complete, a temporary index lasts as long as this state.
+        never complete, a temporary index lasts as long as this state.  Where what hosts share can't
+        be reached, only what this one has is shown.
         """
+        if self._shared is not None and self._shared.why_away:
+            return f"{self._shared.why_away}: only what {self._shared.host} has is shown"
         return self._index.degraded
 
     @property
     def database_system(self) -> str:
-        """Which engine the database is of: ``sqlite``."""
-        return self._engine.name
+        """Which engine the database is of: ``sqlite`` or ``postgresql``."""
+        return self._engine.name if self._shared is None else self._shared.engine.name
+
+    @property
+    def host(self) -> str:
+        """What this home is called among those that share a database; empty where none is shared."""
+        return "" if self._shared is None else self._shared.host
 
     def is_synced(self) -> bool:
         """Say whether the whole home has been compared with the index at least once."""
@@ -246,7 +316,7 @@ class StateRuntime:
         Errors: AmbiguousIdError where more than one thread fits, ThreadNotFoundError where none
         does, as for a text that can't begin a UUID.
         """
-        return repair.complete_thread_id(self._engine, self._home, text)
+        return repair.complete_thread_id(self._source().engine, self._home, text)
 
     @_operation
     def get_dynamic_tools(self, thread_id: str) -> list[DynamicToolSpec] | None:
@@ -258,9 +328,16 @@ class StateRuntime:
         RolloutError where the rollout has to be read and can't be.
         Source: behaviour.md 24, 31.
         """
-        return repair.get_dynamic_tools(
-            self._engine, self._home, self._default_provider, parse_thread_id(thread_id)
+        canonical_id = parse_thread_id(thread_id)
+        found = repair.get_dynamic_tools(
+            self._engine, self._home, self._default_provider, canonical_id
         )
+        shared = None if found or self._shared is None else self._shared.source()
+        if shared is not None:
+            with shared.engine.read() as tx:
+                elsewhere = self._elsewhere(tx, canonical_id)
+                found = (elsewhere and tools.get(tx, canonical_id, elsewhere.host)) or None
+        return found
 
     @_operation
     def find_rollout_path_by_id(
@@ -326,8 +403,10 @@ class StateRuntime:
             tags,
             pinned,
         )
-        self._prepare_list(_checked(page_size), anchor, sort_key, selection, patience_s)
-        return self._page(_checked(page_size), anchor, sort_key, selection)
+        source = self._source()
+        if source is self._index:
+            self._prepare_list(_checked(page_size), anchor, sort_key, selection, patience_s)
+        return self._page(source, _checked(page_size), anchor, sort_key, selection)
 
     @_operation
     def list_thread_ids(
@@ -361,8 +440,10 @@ class StateRuntime:
             tags,
             pinned,
         )
-        self._prepare_list(_checked(limit), anchor, sort_key, selection)
-        with self._engine.read() as tx:
+        source = self._source()
+        if source is self._index:
+            self._prepare_list(_checked(limit), anchor, sort_key, selection)
+        with source.engine.read() as tx:
             return threads.ids(tx, _checked(limit), anchor, sort_key, selection)
 
     @_operation
@@ -376,7 +457,9 @@ class StateRuntime:
         canonical = _canonical(metadata)
         with self._engine.write() as tx:
             recorded = self._index.annotations.as_recorded(tx, canonical)
+            self._refuse_other_host(recorded)
             threads.upsert(tx, str(self._home), recorded)
+        self._share([recorded.id])
 
     @_operation
     def persist_dynamic_tools(
@@ -392,6 +475,7 @@ class StateRuntime:
             return
         with self._engine.write() as tx:
             tools.put_first(tx, canonical_id, dynamic_tools)
+        self._share([canonical_id])
 
     @_operation
     def apply_rollout_items(
@@ -416,6 +500,7 @@ class StateRuntime:
 
         with self._engine.write() as tx:
             apply_items(tx, self._home, builder, records, self._default_provider)
+        self._share([parse_thread_id(builder.id)])
 
     @_operation
     def reconcile_rollout(self, rollout_path: str | os.PathLike[str]) -> None:
@@ -429,6 +514,10 @@ class StateRuntime:
             raise UsageError(f"{path} is not below the home {self._home}")
         relative = path.relative_to(self._home).as_posix()
         repair.index_rollout(self._engine, self._home, self._default_provider, relative)
+        if self._shared is not None:
+            with self._engine.read() as tx:
+                row = files.get(tx, relative)
+            self._share([row.thread_id] if row and row.thread_id else [])
 
     @_operation
     def mark_archived(
@@ -458,10 +547,11 @@ class StateRuntime:
         """
         from rollbook.index import archive
 
-        metadata = self._required_thread(thread_id)
+        metadata = self._own_thread(thread_id)
         if metadata.archived_at is not None:
             return self._shown(metadata)
         moved = archive.archive(self._engine, self._home, metadata, archive.utc_now())
+        self._share([moved.id])
         return self._shown(moved)
 
     @_operation
@@ -472,10 +562,12 @@ class StateRuntime:
         """
         from rollbook.index import archive
 
-        metadata = self._required_thread(thread_id)
+        metadata = self._own_thread(thread_id)
         if metadata.archived_at is None:
             return self._shown(metadata)
-        return self._shown(archive.unarchive(self._engine, self._home, metadata))
+        moved = archive.unarchive(self._engine, self._home, metadata)
+        self._share([moved.id])
+        return self._shown(moved)
 
     @_operation
     def rename_thread(self, thread_id: str, name: str | None) -> ThreadMetadata:
@@ -541,6 +633,9 @@ class StateRuntime:
             count = threads_below(tx, self._index.project_names(), places[0])
         line = Line(datetime.now(UTC), "relocate", old=places[0], new=places[1])
         self._index.annotations.say([line])
+        if self._shared is not None:
+            with self._engine.read() as tx:
+                self._shared.want(threads.all_ids(tx))
         return count
 
     @_operation
@@ -553,9 +648,10 @@ class StateRuntime:
         """
         from rollbook.index.projects import projects
 
-        self._index.annotations.refresh()
-        with self._engine.read() as tx:
-            return projects(tx, self._index.project_names())
+        source = self._source()
+        source.annotations.refresh()
+        with source.engine.read() as tx:
+            return projects(tx, source.project_names())
 
     @_operation
     def delete_threads(
@@ -613,6 +709,7 @@ class StateRuntime:
             project,
             tags,
             False if keep_pinned else None,
+            source=self._index,
         )
         doomed = self._older_than(datetime.now(UTC) - older_than, selection, set(keep_tags))
         return self._delete(doomed, rollouts, dry_run)
@@ -644,6 +741,8 @@ class StateRuntime:
         """
         if jobs is not None and jobs < 1:
             raise UsageError(f"the number of jobs must be 1 or more, not {jobs}")
+        if rebuild and self._shared is not None:
+            self._shared.forget_items()
         stats, changed = self._index.sync(
             jobs=jobs, rebuild=rebuild, progress=progress, wait_s=wait_s
         )
@@ -660,6 +759,8 @@ class StateRuntime:
                 )
         except RollbookError as error:
             tell_of(error)
+        if self._shared is not None:
+            self._shared.deliver_all(items=not metadata_only)
         return stats
 
     @_operation
@@ -691,18 +792,25 @@ class StateRuntime:
             raise UsageError(f"a page can't have {limit} items", hint="ask for 1 or more")
         if len(given) > 1:
             raise UsageError(f"{' and '.join(given)} contradict each other", hint="give one")
-        reader = self._transcript(thread_id)
-        for name, value in given.items():
-            page: TranscriptPage = getattr(reader, name)(value, limit)
-            return page
-        return reader.last(limit)
+        with self._transcript(thread_id) as reader:
+            for name, value in given.items():
+                page: TranscriptPage = getattr(reader, name)(value, limit)
+                return page
+            return reader.last(limit)
 
     def read_whole_thread(self, thread_id: str) -> Iterator[TranscriptItem]:
         """Read all that was said and done in a thread, oldest first, each text as a whole.
 
         Errors: as of :meth:`read_thread`.
         """
-        return self._transcript(thread_id).all()
+        opened = ExitStack()
+        reader = opened.enter_context(self._transcript(thread_id))
+
+        def items() -> Iterator[TranscriptItem]:
+            with opened:
+                yield from reader.all()
+
+        return items()
 
     @_operation
     def lineage(self, thread_id: str) -> LineageNode:
@@ -717,13 +825,10 @@ class StateRuntime:
         from rollbook.index.lineage import tree_of
 
         thread = self._required_thread(thread_id)
-        with self._engine.read() as tx:
+        source = self._source()
+        with source.engine.read() as tx:
             return tree_of(
-                tx,
-                str(self._home),
-                thread.id,
-                self._index.leave_out,
-                self._index.annotations.shown,
+                tx, str(source.home), thread.id, source.leave_out, source.annotations.shown
             )
 
     @_operation
@@ -793,7 +898,9 @@ class StateRuntime:
             threads=selection,
             anywhere=archived is None,
         )
-        page = search_page(self._content, self._index, request)
+        source = self._source()
+        finder = None if source is self._index else self._shared_finder(source, request)
+        page = search_page(self._content, source, request, finder)
         if not page.is_indexed:
             self._keeper.want()
         return page
@@ -859,7 +966,8 @@ class StateRuntime:
             anywhere=archived is None,
             prices=prices,
         )
-        report = usage_report(self._content, self._index, request)
+        source = self._source()
+        report = usage_report(self._content, source, request, is_shared=source is not self._index)
         if not report.is_complete:
             self._keeper.want()
         return report
@@ -886,11 +994,16 @@ class StateRuntime:
     ) -> Iterator[WatchUpdate]:
         from rollbook.index.watch import Watch
 
+        is_first = True
         either = _Either(stop or threading.Event())
         take_back = self.before_closing(either.closing.set)
         try:
             for update in Watch(self._index, check_interval_s, either):
-                self._keeper.want(None if update.is_full else update.changed + update.removed)
+                changed = update.changed + update.removed
+                self._keeper.want(None if update.is_full else changed)
+                if self._shared is not None:
+                    self._shared.follow(None if is_first else changed)
+                is_first = False
                 yield update
         finally:
             take_back()
@@ -898,7 +1011,7 @@ class StateRuntime:
     @_operation
     def insert_log(self, entry: LogEntry) -> None:
         """Append one log row.  Errors: DatabaseBusyError, DatabaseError.  Source: behaviour.md 121."""
-        self._logs.insert([entry])
+        self.insert_logs([entry])
 
     @_operation
     def insert_logs(self, entries: Sequence[LogEntry]) -> None:
@@ -908,6 +1021,8 @@ class StateRuntime:
         Source: behaviour.md 125; any number of rows fits.
         """
         self._logs.insert(entries)
+        if self._shared is not None and entries:
+            self._shared.want(logs=True)
 
     @_operation
     def query_logs(self, query: LogQuery = LogQuery()) -> list[LogRow]:
@@ -916,7 +1031,11 @@ class StateRuntime:
         Errors: UsageError for a negative limit; DatabaseError.
         Source: behaviour.md 128 to 130; unlike 129, ``%`` and ``_`` are just characters.
         """
-        return self._logs.select(query)
+        source = self._source(logs=True)
+        if source is self._index:
+            return self._logs.select(query)
+        with source.engine.read() as tx:
+            return shared_logs.select(tx, checked(query))
 
     @_operation
     def max_log_id(self, query: LogQuery = LogQuery()) -> int:
@@ -924,7 +1043,11 @@ class StateRuntime:
 
         Source: behaviour.md 130.
         """
-        return self._logs.max_id(query)
+        source = self._source(logs=True)
+        if source is self._index:
+            return self._logs.max_id(query)
+        with source.engine.read() as tx:
+            return shared_logs.max_id(tx, checked(query))
 
     @_operation
     def delete_logs_before(self, ts: int) -> int:
@@ -932,7 +1055,12 @@ class StateRuntime:
 
         Works in small transactions, so that nobody who logs has to wait.  Source: behaviour.md 126.
         """
-        return self._logs.delete_before(ts)
+        source = self._source(logs=True)
+        if self._shared is None or source is self._index:
+            return self._logs.delete_before(ts)
+        self._logs.delete_before(ts)
+        with self._shared.engine.write() as tx:
+            return shared_logs.delete_before(tx, ts)
 
     def _filter(
         self,
@@ -945,17 +1073,20 @@ class StateRuntime:
         project: str | None,
         tags: Sequence[str],
         pinned: bool | None,
+        source: Source | None = None,
     ) -> ThreadFilter:
         """Make a filter, by how threads are organised now."""
-        self._index.annotations.refresh()
+        source = source or self._source()
+        annotations = source.annotations
+        annotations.refresh()
         return ThreadFilter(
             sources=tuple(allowed_sources),
             providers=None if model_providers is None else tuple(model_providers),
             archived=archived,
-            cwds=None if cwd is None else self._index.annotations.relocations.recorded_as(cwd),
+            cwds=None if cwd is None else annotations.relocations.recorded_as(cwd),
             title_contains=title_contains,
             include_silent=include_silent,
-            groups=None if project is None else self._groups_of(project),
+            groups=None if project is None else self._groups_of(source, project),
             tags=tuple(tags),
             pinned=pinned,
         )
@@ -965,10 +1096,13 @@ class StateRuntime:
 
         thread = self._required_thread(thread_id)
         self._index.annotations.say([Line(datetime.now(UTC), kind, thread.id, **said)])
+        if self._shared is not None:
+            self._shared.want(annotations=True)
         return self._shown(thread)
 
     def _sync_index(self) -> None:
-        self._index.sync(jobs=None, rebuild=False, progress=None, wait_s=_SYNC_WAIT_S)
+        _, changed = self._index.sync(jobs=None, rebuild=False, progress=None, wait_s=_SYNC_WAIT_S)
+        self._share(changed)
 
     def _older_than(
         self, time: datetime, selection: ThreadFilter, keep_tags: set[str]
@@ -976,8 +1110,19 @@ class StateRuntime:
         found: list[str] = []
         anchor: Anchor | None = Anchor(time, "ffffffff-ffff-ffff-ffff-ffffffffffff")
         while anchor is not None:
-            page = self._page(_PRUNED_AT_ONCE, anchor, SortKey.RECENCY_AT, selection)
-            found += [each.id for each in page.items if keep_tags.isdisjoint(each.tags)]
+            page = self._page(self._index, _PRUNED_AT_ONCE, anchor, SortKey.RECENCY_AT, selection)
+            kept = set(keep_tags)
+            items = page.items
+            if self._shared is not None:
+                source = self._source()
+                if source is self._index:
+                    raise DatabaseError(
+                        f"{self._shared.why_away}: what others have pinned or tagged isn't known",
+                        hint="prune when it can be reached again",
+                    )
+                items = source.annotations.shown(items)
+                items = [each for each in items if selection.pinned is None or not each.pinned]
+            found += [each.id for each in items if kept.isdisjoint(each.tags)]
             anchor = page.next_anchor
         return found
 
@@ -992,24 +1137,57 @@ class StateRuntime:
             self._content.forget_threads(thread_ids)
             log_rows = self._logs.delete_threads(thread_ids)
             deletion.remove_rollouts()
+            log_rows = max(log_rows, self._forget_shared(thread_ids))
         return DeletionReport(
             threads=gone, with_rollouts=rollouts, is_dry_run=dry_run, log_rows=log_rows
         )
 
-    def _groups_of(self, project: str) -> tuple[int, ...]:
+    def _forget_shared(self, thread_ids: list[str]) -> int:
+        """Take threads that were deleted here away from what is shared; says how many log rows."""
+        if self._shared is None:
+            return 0
+        self._shared.want(thread_ids, annotations=True)
+        if self._source() is self._index:
+            return 0
+        with self._shared.engine.write() as tx:
+            return shared_logs.delete_threads(tx, thread_ids)
+
+    def _source(self, *, logs: bool = False) -> Source:
+        """Choose where to read: what hosts share, if that can be reached, else what this one has."""
+        shared = None if self._shared is None else self._shared.source(logs=logs)
+        return self._index if shared is None else shared
+
+    def _share(self, thread_ids: Collection[str] | None, *, items: bool = False) -> None:
+        if self._shared is not None:
+            self._shared.want(thread_ids, items=items, annotations=items)
+
+    def _refuse_other_host(self, thread: ThreadMetadata) -> None:
+        if self._shared is not None and thread.host:
+            raise ThreadElsewhereError(
+                f"thread {thread.id} is of host {thread.host}, and this is {self._shared.host}",
+                host=thread.host,
+                hint="have that host write it",
+            )
+
+    def _groups_of(self, source: Source, project: str) -> tuple[int, ...]:
         from rollbook.index.projects import groups_of
 
-        with self._engine.read() as tx:
-            return groups_of(tx, self._index.project_names(), project)
+        with source.engine.read() as tx:
+            return groups_of(tx, source.project_names(), project)
 
     def _page(
-        self, limit: int, anchor: Anchor | None, sort_key: SortKey, selection: ThreadFilter
+        self,
+        source: Source,
+        limit: int,
+        anchor: Anchor | None,
+        sort_key: SortKey,
+        selection: ThreadFilter,
     ) -> ThreadsPage:
-        with self._engine.read() as tx:
+        with source.engine.read() as tx:
             items, next_anchor, scanned = threads.page(
-                tx, str(self._home), limit, anchor, sort_key, selection, self._index.leave_out
+                tx, str(source.home), limit, anchor, sort_key, selection, source.leave_out
             )
-        return ThreadsPage(self._index.annotations.shown(items), next_anchor, scanned)
+        return ThreadsPage(source.annotations.shown(items), next_anchor, scanned)
 
     def _prepare_list(
         self,
@@ -1020,7 +1198,7 @@ class StateRuntime:
         within_s: float | None = None,
     ) -> None:
         def has_enough(latest: datetime) -> bool:
-            page = self._page(limit, anchor, sort_key, selection)
+            page = self._page(self._index, limit, anchor, sort_key, selection)
             return page.next_anchor is not None and page.next_anchor.ts > latest
 
         if limit:
@@ -1029,21 +1207,67 @@ class StateRuntime:
             )
 
     def _shown(self, thread: ThreadMetadata) -> ThreadMetadata:
-        return self._index.annotations.shown([thread])[0]
+        source = self._source()
+        if source is not self._index and not thread.host:
+            own = msgspec.structs.replace(thread, host=self.host)
+            thread = annotated(own, None, self._index.annotations.relocations)
+        return source.annotations.shown([thread])[0]
 
     def _thread(self, thread_id: str) -> ThreadMetadata | None:
         """Look a thread up as its rollouts say, without what was said of it here."""
         self._index.annotations.refresh()
-        return repair.get_thread(
-            self._engine, self._home, self._default_provider, parse_thread_id(thread_id)
-        )
+        canonical_id = parse_thread_id(thread_id)
+        own = repair.get_thread(self._engine, self._home, self._default_provider, canonical_id)
+        shared = None if own or self._shared is None else self._shared.source()
+        if shared is None:
+            return own
+        with shared.engine.read() as tx:
+            return self._elsewhere(tx, canonical_id)
 
-    def _transcript(self, thread_id: str) -> "TranscriptReader":
+    def _elsewhere(self, tx: Transaction, thread_id: str) -> ThreadMetadata | None:
+        """Look up what hosts share of a thread: of several copies, the one that changed last."""
+        from rollbook.store.shared import copies
+
+        found = copies(tx, thread_id)
+        if self._index.is_synced():  # what it doesn't have is about to be taken away there, too
+            found = [each for each in found if each.host != self.host]
+        return found[0] if found else None
+
+    @contextmanager
+    def _transcript(self, thread_id: str) -> Iterator["TranscriptPages"]:
         from rollbook.rollout.pages import TranscriptReader, segments_of
 
         thread = self._required_thread(thread_id)
         find = partial(repair.rollouts_of, self._engine, self._home)
-        return TranscriptReader(self._home, segments_of(self._home, thread.id, find))
+        segments = segments_of(self._home, thread.id, find)
+        shared = None if segments or self._shared is None else self._shared.source()
+        if shared is None:
+            yield TranscriptReader(self._home, segments)
+            return
+        from rollbook.fleet.reading import transcript_of
+
+        with shared.engine.read() as tx:
+            yield transcript_of(tx, thread.host or self.host, thread.id)
+
+    def _own_thread(self, thread_id: str) -> ThreadMetadata:
+        """Look up a thread whose rollout is to be changed."""
+        metadata = self._required_thread(thread_id)
+        if self._shared is not None and metadata.host not in {"", self._shared.host}:
+            raise ThreadElsewhereError(
+                f"the rollout of thread {metadata.id} is on host {metadata.host}",
+                host=metadata.host,
+                hint=f"do it there: it is {metadata.rollout_path}",
+            )
+        return metadata
+
+    def _shared_finder(
+        self, source: Source, request: "SearchRequest"
+    ) -> "Callable[[Asked, int], tuple[list[Match], bool]]":
+        from rollbook.fleet.reading import find_messages
+
+        return lambda asked, most: find_messages(
+            source.engine, asked, most, request.threads, anywhere=request.anywhere
+        )
 
     def _required_thread(self, thread_id: str) -> ThreadMetadata:
         metadata = self._thread(thread_id)
@@ -1065,6 +1289,40 @@ class StateRuntime:
                 metadata, rollout_path=os.fspath(rollout_path), archived_at=archived_at
             )
             threads.upsert(tx, str(self._home), with_file_time(changed))
+        self._share([canonical_id])
+
+
+def _home_of(
+    home: str | os.PathLike[str] | None, *, is_needed: bool
+) -> "tuple[Path, TemporaryDirectory[str] | None]":
+    """Find the home; an empty one that doesn't last, where there is none and none is needed."""
+    try:
+        return resolve_home(home), None
+    except HomeNotFoundError:
+        if is_needed or home or os.environ.get("CODEX_HOME"):
+            raise
+    from tempfile import TemporaryDirectory
+
+    directory = TemporaryDirectory(prefix="rollbook-", ignore_cleanup_errors=True)
+    return Path(directory.name), directory
+
+
+def _sharing(
+    address: str, read_address: str | None, host: str | None, *, has_home: bool
+) -> Callable[[HomeIndex, ContentDatabase, LogDatabase], "SharedState"]:
+    try:
+        from rollbook.fleet.state import SharedState
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"a database on a server needs {error.name}",
+            hint="pip install 'rollbook[postgres]'",
+        ) from error
+    read_address = read_address or os.environ.get("ROLLBOOK_READ_DB") or None
+
+    def share(index: HomeIndex, content: ContentDatabase, logs: LogDatabase) -> SharedState:
+        return SharedState(address, read_address, host, index, content, logs, has_home=has_home)
+
+    return share
 
 
 class _Either:

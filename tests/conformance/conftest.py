@@ -9,6 +9,8 @@ from typing import Any, Self
 import pytest
 
 from rollbook import AsyncStateRuntime, StateRuntime
+from tests.conftest import TEMPLATE, empty
+from tests.postgres.server import Server
 
 
 class Blocking:
@@ -41,15 +43,38 @@ class Blocking:
         self._runner.close()
 
 
-@pytest.fixture(params=["sync", "async"], scope="module")
-def open_runtime(request: pytest.FixtureRequest) -> Callable[..., Any]:
+@pytest.fixture(params=["sync-sqlite", "async-sqlite", "sync-postgresql"], scope="module")
+def way(request: pytest.FixtureRequest) -> list[str]:
+    """Through which of the two faces, and with which engine."""
+    return str(request.param).split("-")
+
+
+@pytest.fixture(scope="module")
+def engine_options(way: list[str], request: pytest.FixtureRequest) -> dict[str, Any]:
+    """What is opened with, to be kept in that engine."""
+    if way[1] == "sqlite":
+        return {}
+    server: Server = request.getfixturevalue("postgres")
+    empty(server)
+    return {"database": server.url_of(TEMPLATE), "host": ""}
+
+
+@pytest.fixture(scope="module")
+def open_runtime(way: list[str], engine_options: dict[str, Any]) -> Callable[..., Any]:
     """Open a home through one of the two faces; without a backfill unless that is asked for."""
-    face = Blocking if request.param == "async" else StateRuntime.open
+    face = Blocking if way[0] == "async" else StateRuntime.open
 
     def opened(home: Path, **options: Any) -> Any:
-        return face(home, **{"backfill": False} | options)
+        return face(home, **{"backfill": False} | engine_options | options)
 
     return opened
+
+
+@pytest.fixture(autouse=True)
+def nothing_shared(request: pytest.FixtureRequest) -> None:
+    """Begin each test with a database that has nothing in it."""
+    if "way" in request.fixturenames and request.getfixturevalue("way")[1] == "postgresql":
+        empty(request.getfixturevalue("postgres"))
 
 
 @pytest.fixture

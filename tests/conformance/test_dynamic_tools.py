@@ -17,7 +17,7 @@ from rollbook.errors import (
     UsageError,
 )
 from rollbook.testing import DEFAULT_TIME, make_thread, session_meta, user_message, write_rollout
-from tests.conftest import run_sql
+from tests.conftest import index_of, run_sql
 
 ID = "88888888-8888-4888-8888-888888888888"
 OTHER_ID = "99999999-9999-4999-8999-999999999999"
@@ -38,7 +38,7 @@ RECORDED = [
 
 def stored(runtime: Any) -> list[tuple[Any, ...]]:
     return run_sql(
-        runtime.database,
+        index_of(runtime),
         "SELECT thread_id, position, name, input_schema FROM thread_dynamic_tools"
         " ORDER BY thread_id, position",
     )
@@ -166,7 +166,7 @@ def test_a_stored_schema_that_is_no_json_fails_the_whole_call(runtime):
     runtime.upsert_thread(make_thread(id=ID))
     runtime.persist_dynamic_tools(ID, TOOLS)
     sql = "UPDATE thread_dynamic_tools SET input_schema = '{' WHERE position = 1"
-    run_sql(runtime.database, sql)
+    run_sql(index_of(runtime), sql)
     with pytest.raises(DatabaseDamagedError, match=ID):
         runtime.get_dynamic_tools(ID)
 
@@ -209,7 +209,8 @@ def test_tools_of_an_unknown_thread_are_found_on_disk_and_stored(runtime, home):
     ]
     path.unlink()
     assert runtime.get_dynamic_tools(ID) == TOOLS[:2]
-    assert runtime.list_thread_ids(5) == [ID]
+    if runtime.database_system == "sqlite":  # to read is not to share
+        assert runtime.list_thread_ids(5) == [ID]
 
 
 @pytest.mark.parametrize("archived", [False, True])

@@ -322,9 +322,13 @@ def test_any_number_of_texts_may_be_asked_for(runtime, name, count):
     assert len(runtime.query_logs(LogQuery(**{name: wanted}))) == 1
 
 
-def test_another_runtime_of_the_home_reads_and_appends_beside_the_first(runtime, home):
+def test_another_runtime_of_the_home_reads_and_appends_beside_the_first(
+    runtime, engine_options, home
+):
     runtime.insert_log(make_entry("mine"))
-    with StateRuntime.open(home, backfill=False, log_limits=KEEP_ALL) as other:
+    assert messages(runtime.query_logs()) == ["mine"]
+    options = {"backfill": False, "log_limits": KEEP_ALL, **engine_options}
+    with StateRuntime.open(home, **options) as other:
         assert messages(other.query_logs()) == ["mine"]
         other.insert_log(make_entry("other"))
         assert messages(runtime.query_logs()) == ["mine", "other"]

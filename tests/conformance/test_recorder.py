@@ -50,7 +50,7 @@ from rollbook.errors import (
 from rollbook.rollout.history import files_of, read_items
 from rollbook.testing import session_meta, user_message, write_rollout
 from tests.conformance.conftest import Blocking
-from tests.conftest import RELEASES, as_another_program, run_sql
+from tests.conftest import RELEASES, as_another_program, index_of, run_sql
 
 TOOL = DynamicToolSpec("lookup", "Looks – things up", {"type": "object", "properties": {"b": {}}})
 LATER_TOOL = DynamicToolSpec(
@@ -439,7 +439,7 @@ def test_tools_are_in_the_rollout_and_in_the_database(face, home):
         pass
     assert face.runtime.get_dynamic_tools(recorder.thread_id) == [TOOL, LATER_TOOL]
     count = "SELECT count(*) FROM thread_dynamic_tools WHERE thread_id = ?"
-    assert run_sql(face.runtime.database, count, (recorder.thread_id,)) == [(2,)]
+    assert run_sql(index_of(face.runtime), count, (recorder.thread_id,)) == [(2,)]
     with StateRuntime.open(home, database=home.parent / "x.sqlite", backfill=False) as fresh:
         assert fresh.get_dynamic_tools(recorder.thread_id) == [TOOL, LATER_TOOL]
 
@@ -1307,7 +1307,7 @@ os.kill(os.getpid(), signal.SIGKILL)
     thread_id, kept = ended.stdout.split()
     path = face.runtime.find_rollout_path_by_id(thread_id)
     os.truncate(path, int(kept) + 20)
-    run_sql(face.runtime.database, "UPDATE rollout_files SET applied_boot = 'the one before'")
+    run_sql(index_of(face.runtime), "UPDATE rollout_files SET applied_boot = 'the one before'")
     with face.resume(thread_id) as again:
         assert len(again.history) == 3
         again.record_items(items.agent_message("More, and longer than what was lost. " * 50))

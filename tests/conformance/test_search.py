@@ -205,7 +205,7 @@ def test_a_damaged_content_database_is_made_again(talk, home):
         file.seek(0)
         file.write(os.urandom(20_000))
     page = talk.search("database")
-    assert not page.is_indexed
+    assert page.is_indexed == (talk.database_system == "postgresql")  # which has it, too
     talk.sync()
     assert talk.search("database").is_indexed
     assert len(found(talk, "database")) == 3

@@ -80,6 +80,7 @@ def test_both_faces_have_the_same_methods_and_properties():
         "database_system",
         "default_provider",
         "degraded",
+        "host",
         "is_closed",
     ]
     assert properties[1] == ["blocking", *properties[0]]
@@ -106,7 +107,15 @@ def test_a_method_has_the_same_signature_as_a_coroutine(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["codex_home", "database", "database_system", "default_provider", "degraded", "is_closed"],
+    [
+        "codex_home",
+        "database",
+        "database_system",
+        "default_provider",
+        "degraded",
+        "host",
+        "is_closed",
+    ],
 )
 def test_a_property_has_the_same_type_in_both_faces(name):
     ours, theirs = (getattr(face, name).fget for face in FACES)

@@ -21,7 +21,7 @@ from rollbook.testing import (
     user_message,
     write_rollout,
 )
-from tests.conftest import run_sql
+from tests.conftest import index_of, run_sql
 
 ID = "66666666-6666-4666-8666-666666666666"
 FORMS = [ID.upper(), ID.replace("-", ""), "{" + ID + "}", "urn:uuid:" + ID]
@@ -54,6 +54,8 @@ def test_every_field_comes_back_as_it_was_stored_and_stored_again(
     for values in (first, second):
         path = f"/elsewhere/{values['title'].replace('/', '')}.jsonl"
         thread = ThreadMetadata(id=thread_id, rollout_path=path, **values)
+        if shared_runtime.database_system == "postgresql":
+            thread = msgspec.structs.replace(thread, host="")  # others' threads are not written
         shared_runtime.upsert_thread(thread)
         assert shared_runtime.get_thread(thread_id) == thread
 
@@ -145,7 +147,7 @@ def test_two_rows_are_compared_by_field_in_the_order_of_declaration():
 
 def test_a_row_with_impossible_values_is_an_error_and_no_absence(runtime):
     runtime.upsert_thread(make_thread(id=ID))
-    run_sql(runtime.database, f"UPDATE threads SET updated_at = {10**17}")
+    run_sql(index_of(runtime), f"UPDATE threads SET updated_at = {10**17}")
     with pytest.raises(DatabaseDamagedError, match=ID):
         runtime.get_thread(ID)
 
@@ -153,7 +155,7 @@ def test_a_row_with_impossible_values_is_an_error_and_no_absence(runtime):
 def test_a_row_with_impossible_values_is_mended_from_its_rollout(runtime, home):
     path = write_rollout(home, ID, [session_meta(ID), user_message("Hi")], mtime=DEFAULT_TIME)
     want = runtime.get_thread(ID)
-    run_sql(runtime.database, f"UPDATE threads SET updated_at = {10**17}")
+    run_sql(index_of(runtime), f"UPDATE threads SET updated_at = {10**17}")
     assert runtime.get_thread(ID) == want
     assert (want.rollout_path, want.updated_at) == (str(path), DEFAULT_TIME)
 
@@ -263,9 +265,12 @@ def test_an_id_is_completed_from_the_database_and_from_disk(runtime, home):
     assert runtime.resolve_thread_id("7777") == other
 
 
-def test_one_face_reads_what_the_other_wrote(open_runtime, home, state):
+def test_one_face_reads_what_the_other_wrote(open_runtime, engine_options, home):
     theirs, ours = make_thread(home), make_thread(home)
-    with open_runtime(home) as runtime:
+    with (
+        StateRuntime.open(home, backfill=False, **engine_options) as state,
+        open_runtime(home) as runtime,
+    ):
         state.upsert_thread(theirs)
         runtime.upsert_thread(ours)
         assert (runtime.get_thread(theirs.id), state.get_thread(ours.id)) == (theirs, ours)
@@ -289,7 +294,9 @@ def test_a_home_is_synced_once_its_rollouts_were_compared_with_the_index(open_ru
         assert runtime.list_thread_ids(5) == [ID]
 
 
-def test_without_a_backfill_only_what_is_asked_for_is_indexed(open_runtime, home):
+def test_without_a_backfill_only_what_is_asked_for_is_indexed(open_runtime, way, home):
+    if way[1] == "postgresql":
+        pytest.skip("a list of what is shared has what was sent")
     ids = [f"{number:08x}-0000-4000-8000-000000000000" for number in range(140)]
     for number, thread_id in enumerate(ids):
         day = f"2026-01-{number % 28 + 1:02}T00"
@@ -297,7 +304,7 @@ def test_without_a_backfill_only_what_is_asked_for_is_indexed(open_runtime, home
         write_rollout(home, thread_id, lines, time=f"{day}-00-00")
     with open_runtime(home) as runtime:
         newest = runtime.list_thread_ids(5)
-        [(indexed,)] = run_sql(runtime.database, "SELECT count(*) FROM threads")
+        [(indexed,)] = run_sql(index_of(runtime), "SELECT count(*) FROM threads")
         assert not runtime.is_synced()
         assert 5 <= indexed < len(ids)
         assert len(runtime.list_thread_ids(500)) == len(ids)

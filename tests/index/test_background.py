@@ -9,12 +9,19 @@ from rollbook import StateRuntime
 from rollbook.errors import DatabaseBusyError
 from rollbook.index.lock import sync_lock
 from rollbook.testing import make_thread
-from tests.conftest import CORPUS
+from tests.conftest import CORPUS, index_of
+
+
+def finish(state):
+    """Wait for what goes on in the background: to index the home, and to share it."""
+    state._index._background.join()
+    if state._shared is not None:
+        state._shared.deliver_all(items=False)
 
 
 def test_an_empty_database_is_filled_in_the_background(corpus_home):
     with StateRuntime.open(corpus_home("0.169.0"), default_provider="mock") as state:
-        state._index._background.join()
+        finish(state)
         assert state.is_synced()
         assert len(state.list_threads(100, include_silent=True).items) == 32
         assert len(state.list_threads(100, archived_only=True).items) == 1
@@ -36,7 +43,7 @@ def test_a_backfill_that_was_stopped_goes_on_at_the_next_open(corpus_home):
         state._index._background.join()
         assert not state.is_synced()
     with StateRuntime.open(home) as state:
-        state._index._background.join()
+        finish(state)
         assert state.is_synced()
 
 
@@ -58,12 +65,12 @@ def test_the_background_takes_no_row_away(home):
     with StateRuntime.open(home, backfill=False) as state:
         state.upsert_thread(make_thread(home, id="33333333-3333-4333-8333-333333333333"))
     with StateRuntime.open(home) as state:
-        state._index._background.join()
+        finish(state)
         assert len(state.list_threads(9).items) == 1
 
 
 def test_one_process_syncs_at_a_time(home, state):
-    with sync_lock(state.database, 0), pytest.raises(DatabaseBusyError, match="is syncing"):
+    with sync_lock(index_of(state), 0), pytest.raises(DatabaseBusyError, match="is syncing"):
         state.sync(wait_s=0)
 
 

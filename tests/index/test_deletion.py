@@ -17,7 +17,7 @@ from rollbook.testing import (
     user_message,
     write_rollout,
 )
-from tests.conftest import run_sql
+from tests.conftest import index_of, run_sql
 
 ID = "66666666-6666-4666-8666-666666666666"
 OTHER = "77777777-7777-4777-8777-777777777777"
@@ -110,7 +110,7 @@ def test_with_its_rollout_nothing_at_all_is_left(home, full, state):
     assert traces(home, state, ID) == []
     assert ID not in (home / "rollbook" / "annotations.jsonl").read_text()
     assert state.sync().removed == 0
-    assert run_sql(state.database, "SELECT thread_id FROM rollout_files") == [(OTHER,)]
+    assert run_sql(index_of(state), "SELECT thread_id FROM rollout_files") == [(OTHER,)]
 
 
 def test_all_files_of_a_thread_go(home, state):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rollbook import LineageNode, Relation, StateRuntime
 from rollbook.errors import ThreadNotFoundError
 from rollbook.testing import make_thread, session_meta, user_message, write_rollout
-from tests.conftest import RELEASES, as_another_program
+from tests.conftest import RELEASES, as_another_program, index_of
 
 IDS = [f"{number:08x}-0000-4000-8000-000000000000" for number in range(9)]
 REVIEW = '{"subagent":"review"}'
@@ -70,13 +70,15 @@ def test_a_chain_of_any_length_is_read(state):
     add(state, ids[0])
     rows = [(ids[at], ids[at - 1]) for at in range(1, length)]
     columns = "rollout_path, created_at, updated_at, recency_at, source, model_provider, cwd, title"
-    with closing(as_another_program(state.database)) as connection, connection:
+    with closing(as_another_program(index_of(state))) as connection, connection:
         connection.executemany(
             f"INSERT INTO threads (id, forked_from_id, {columns}, sandbox_policy, approval_mode)"
             f" SELECT ?, ?, {columns}, sandbox_policy, approval_mode FROM threads"
             f" WHERE id = '{ids[0]}'",
             rows,
         )
+    if state.database_system == "postgresql":
+        state._shared.deliver_all(items=False)
     assert [node.id for _, node in state.lineage(ids[-1]).walk()] == ids
 
 
@@ -140,7 +142,7 @@ def test_each_release_tells_what_descends_from_what(release, corpus_home):
 
 def test_descendants_are_found_by_an_index(state):
     """A look at every thread would take a second where there are a million."""
-    with closing(as_another_program(state.database)) as connection:
+    with closing(as_another_program(index_of(state))) as connection:
         for column in ("parent_thread_id", "forked_from_id"):
             sql = f"SELECT id FROM threads WHERE {column} IN (SELECT value FROM json_each('[]'))"
             plan = [step[3] for step in connection.execute(f"EXPLAIN QUERY PLAN {sql}")]

@@ -12,7 +12,7 @@ from rollbook.errors import UsageError
 from rollbook.git import main_work_tree
 from rollbook.model.project import project_of
 from rollbook.testing import session_meta, token_count, user_message, write_rollout
-from tests.conftest import run_sql
+from tests.conftest import index_of, run_sql
 
 
 def id_of(number):
@@ -112,7 +112,7 @@ def test_a_thread_that_gets_another_remote_gets_another_project(home, places, st
 def test_an_index_of_before_projects_knows_them(places, state):
     """What the migration makes of the groups of an older release is what indexing makes."""
     state.close()
-    database = state.database
+    database = str(index_of(state))
     directory = Path(rollbook.__file__).parent / "store" / "migrations" / "sqlite" / "state"
     old = Path(database).with_name("old.sqlite")
     with apsw.Connection(str(old)) as connection:

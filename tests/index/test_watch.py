@@ -16,7 +16,7 @@ from rollbook import AsyncStateRuntime, StateRuntime, WatchUpdate
 from rollbook.errors import UsageError
 from rollbook.index.lock import sync_lock
 from rollbook.testing import session_meta, token_count, user_message, write_rollout
-from tests.conftest import as_another_program
+from tests.conftest import as_another_program, index_of
 from tests.index.test_sync import append, everything, rebuilt
 
 ID = "01a207c8-2362-7ee0-a181-2c5d5a009976"
@@ -226,7 +226,7 @@ def test_two_watches_and_a_sync_agree(home, state, follow, tmp_path):
 def test_while_another_process_syncs_notifications_are_followed(home, state, follow):
     path = write(home)
     watch = follow(check_interval_s=0.05)
-    with sync_lock(state.database, DEADLINE_S):
+    with sync_lock(index_of(state), DEADLINE_S):
         for number in range(1, 4):
             append(path, token_count(number))
             watch.until(lambda number=number: tokens(state) == number)
@@ -235,7 +235,7 @@ def test_while_another_process_syncs_notifications_are_followed(home, state, fol
 def test_a_database_that_is_locked_for_a_while_is_written_later(home, state, follow, caplog):
     path = write(home)
     watch = follow()
-    locker = as_another_program(state.database)
+    locker = as_another_program(index_of(state))
     locker.execute("BEGIN IMMEDIATE")
     append(path, token_count(8))
     assert tokens(state) == 0
@@ -247,7 +247,7 @@ def test_a_database_that_is_locked_for_a_while_is_written_later(home, state, fol
 def test_a_damaged_database_is_made_anew_meanwhile(home, state, follow):
     path = write(home)
     watch = follow()
-    with open(state.database, "r+b") as file:
+    with open(index_of(state), "r+b") as file:
         file.write(os.urandom(8192))
     with StateRuntime.open(home, backfill=False) as other:
         other.sync()

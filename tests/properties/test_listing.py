@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from rollbook import Anchor, SortKey, StateRuntime, ThreadMetadata
 from rollbook.store import threads as store
 from rollbook.testing import make_thread
+from tests.conftest import TEMPLATE, empty, index_of
 
 SHOWN = store.SHOWN_CHARACTERS
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -68,6 +69,21 @@ def is_shown(thread: ThreadMetadata, chosen: dict) -> bool:
     )
 
 
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def state(request, tmp_path_factory):
+    """The state of an empty home, kept by either engine."""
+    home = tmp_path_factory.mktemp("home")
+    (home / "sessions").mkdir()
+    options = {}
+    if request.param == "postgresql":
+        server = request.getfixturevalue("postgres")
+        empty(server)
+        options = {"database": server.url_of(TEMPLATE), "host": ""}
+    with StateRuntime.open(home, backfill=False, **options) as state:
+        state.sync()
+        yield state
+
+
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
     home = tmp_path_factory.mktemp("home")
@@ -85,19 +101,19 @@ def shared(tmp_path_factory):
     st.integers(1, 9),
     st.sampled_from([(0, 4_000), (2, 3), (32, 4_000)]),
 )
-def test_pages_give_what_looking_at_every_thread_gives(
-    shared, made, chosen, sort_key, size, bounds
-):
-    with shared._engine.write() as tx:
+def test_pages_give_what_looking_at_every_thread_gives(state, made, chosen, sort_key, size, bounds):
+    with state._engine.write() as tx:
         tx.execute("DELETE FROM threads")
+    if state._shared is not None:
+        state._shared.deliver_all(items=False)
     by_id = {}
     for fields in made:  # the same number again overwrites, and may change the group
         number = fields["number"]
         values = {key: value for key, value in fields.items() if key != "number"}
-        thread = make_thread(shared.codex_home, id=thread_id(number), **values)
-        shared.upsert_thread(thread)
+        thread = make_thread(state.codex_home, id=thread_id(number), **values)
+        state.upsert_thread(thread)
         by_id[thread.id] = thread
-        assert shared.get_thread(thread.id).title == thread.title
+        assert state.get_thread(thread.id).title == thread.title
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(store, "_FEW_GROUPS", bounds[0])
         patch.setattr(store, "_PROBED", bounds[1])
@@ -107,14 +123,14 @@ def test_pages_give_what_looking_at_every_thread_gives(
             expected.sort(key=lambda thread: (getattr(thread, key), thread.id), reverse=True)
             found, anchor = [], None
             while True:
-                page = shared.list_threads(size, anchor, sort_key, **each)
+                page = state.list_threads(size, anchor, sort_key, **each)
                 found += page.items
                 anchor = page.next_anchor
                 if anchor is None:
                     break
             assert [thread.id for thread in found] == [thread.id for thread in expected]
             assert [t.title for t in found] == [t.title[:SHOWN] for t in expected]
-            ids = shared.list_thread_ids(100, None, sort_key, **each)
+            ids = state.list_thread_ids(100, None, sort_key, **each)
             assert ids == [thread.id for thread in expected]
 
 
@@ -149,7 +165,7 @@ def test_no_list_looks_at_all_threads_or_sorts_them(shared):
             connection.exec_trace = None
     about_threads = {sql: values for sql, values in statements.items() if "threads" in sql}
     assert len(about_threads) > 100
-    with apsw.Connection(shared.database) as connection:
+    with apsw.Connection(str(index_of(shared))) as connection:
         for sql, values in about_threads.items():
             plan = [step[3] for step in connection.execute(f"EXPLAIN QUERY PLAN {sql}", values)]
             assert not any("TEMP B-TREE" in step for step in plan), (sql, plan)

@@ -6,6 +6,7 @@ import unicodedata
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -124,6 +125,7 @@ def conversations(draw):
     return said, draw(st.integers(0, len(said))), wanted, draw(st.lists(other_terms, max_size=1))
 
 
+@pytest.mark.usefixtures("either_engine")
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @example(([(IDS[0], "user", "数据库")], 0, [("part", "数据库")], []))
 @example(([(IDS[0], "user", "it's STRASSE")], 0, [("phrase", "it's ß")], []))
@@ -164,7 +166,8 @@ def whole(state, hit) -> str:
     return item.text
 
 
-@settings(max_examples=30, deadline=None)
+@pytest.mark.usefixtures("either_engine")
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.tuples(st.sampled_from(IDS), texts), max_size=30), st.integers(1, 5))
 def test_pages_give_what_one_page_gives(said, size):
     with (

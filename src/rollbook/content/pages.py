@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections.abc import Callable
 from datetime import datetime
 
 import msgspec
@@ -9,9 +10,9 @@ import msgspec
 from rollbook.content.database import ContentDatabase
 from rollbook.content.places import by_key
 from rollbook.content.query import Query, parse_query
-from rollbook.content.search import Asked, Match, find, snippet
+from rollbook.content.search import Asked, Chunks, Match, find, snippet
 from rollbook.errors import InvalidCursorError, UsageError
-from rollbook.index.home import HomeIndex
+from rollbook.index.source import Source
 from rollbook.model.paging import ThreadFilter
 from rollbook.model.search import ROLES, SearchHit, SearchPage, SearchSort, TextScope
 from rollbook.model.times import from_epoch, to_epoch, whole_seconds
@@ -38,17 +39,19 @@ class SearchRequest(msgspec.Struct, frozen=True, kw_only=True):
     anywhere: bool
 
 
+Finder = Callable[[Asked, int], tuple[list[Match], bool]]
+
+
 def search_page(
-    content: ContentDatabase, home_index: HomeIndex, request: SearchRequest
+    content: ContentDatabase, source: Source, request: SearchRequest, finder: Finder | None = None
 ) -> SearchPage:
-    """Find one page.
+    """Find one page: by the content database, or by something else that finds.
 
     Errors: UsageError for a text without words, an unknown role, a limit below 1, or what isn't
     indexed; InvalidCursorError.
     """
     if request.limit < 1:
         raise UsageError(f"a page can't have {request.limit} hits", hint="ask for 1 or more")
-    index, home = home_index.engine, home_index.home
     query = parse_query(request.text, substring=request.substring)
     state = content.state()
     _check_roles(request.roles, state.scope)
@@ -56,9 +59,12 @@ def search_page(
     most = min(skipped + request.limit, _MOST_HITS)
 
     def rollouts(thread_ids: set[str]) -> dict[str, Located]:
-        with index.read() as tx:
+        with source.engine.read() as tx:
             allowed = threads.among(tx, thread_ids, request.threads, anywhere=request.anywhere)
             return by_key(files.located(tx, allowed))
+
+    def in_chunks(asked: Asked, most: int) -> tuple[list[Match], bool]:
+        return content.read(lambda tx: find(asked, most, Chunks(tx, source.home, asked, rollouts)))
 
     asked = Asked(
         query=query,
@@ -68,16 +74,15 @@ def search_page(
         since=_epoch(request.since),
         until=_epoch(request.until),
         thread_id=request.thread_id,
-        rollouts=rollouts,
     )
-    found, is_complete = content.read(lambda tx: find(tx, home, asked, most + 1))
-    hits = _hits(home_index, query, found[skipped:most])
+    found, is_complete = (finder or in_chunks)(asked, most + 1)
+    hits = _hits(source, query, found[skipped:most])
     has_more = len(found) > most and most < _MOST_HITS
     return SearchPage(
         hits=hits,
         next_cursor=f"{most}@{now}" if has_more else None,
         is_complete=is_complete,
-        is_indexed=state.completed_at is not None,
+        is_indexed=state.completed_at is not None or finder is not None,
     )
 
 
@@ -109,21 +114,19 @@ def _epoch(time: datetime | None) -> int | None:
     return None if time is None else to_epoch(whole_seconds(time))
 
 
-def _hits(index: HomeIndex, query: Query, found: list[Match]) -> list[SearchHit]:
-    with index.engine.read() as tx:
-        looked_up = [
-            threads.get(tx, str(index.home), thread_id)
-            for thread_id in {match.thread_id for match in found}
-        ]
-    shown = index.annotations.shown([thread for thread in looked_up if thread is not None])
-    known = {thread.id: thread for thread in shown}
+def _hits(source: Source, query: Query, found: list[Match]) -> list[SearchHit]:
+    thread_ids = {match.thread_id for match in found}
+    with source.engine.read() as tx:
+        looked_up = threads.whole(tx, str(source.home), thread_ids, source.leave_out)
+    shown = zip(looked_up, source.annotations.shown(looked_up), strict=True)
+    known = {(thread.id, thread.host): as_shown for thread, as_shown in shown}
     hits = []
     for match in found:
-        if match.thread_id in known:  # else it has just gone
+        if (match.thread_id, match.host) in known:  # else it has just gone
             line, marks = snippet(query, match.text)
             hits.append(
                 SearchHit(
-                    thread=known[match.thread_id],
+                    thread=known[match.thread_id, match.host],
                     position=match.position,
                     role=match.role,
                     time=from_epoch(match.time) if match.time else None,

@@ -7,15 +7,15 @@ from decimal import Decimal
 import msgspec
 
 from rollbook.content.database import ContentDatabase
-from rollbook.index.home import HomeIndex
 from rollbook.index.projects import ProjectNames
+from rollbook.index.source import Readable, Source
 from rollbook.model.paging import ThreadFilter
 from rollbook.model.prices import Prices
 from rollbook.model.times import to_epoch, whole_seconds
 from rollbook.model.usage import Tokens, UsageKey, UsageReport, UsageRow
 from rollbook.rollout.usage import BUCKET_S
 from rollbook.store import threads, usage
-from rollbook.store.engine import Engine
+from rollbook.store.engine import Transaction
 from rollbook.store.threads import ThreadFacts
 from rollbook.store.usage import Used
 
@@ -62,20 +62,28 @@ class _Sum:
         return UsageRow(keys=keys, requests=self.requests, tokens=self.tokens, cost=self.cost)
 
 
-def usage_report(content: ContentDatabase, index: HomeIndex, request: UsageRequest) -> UsageReport:
-    """Add up what was used."""
+def usage_report(
+    content: ContentDatabase, source: Source, request: UsageRequest, *, is_shared: bool = False
+) -> UsageReport:
+    """Add up what was used, by the content database, or by what is shared of it."""
     since = 0 if request.since is None else _bucket_of(request.since)
     until = _LONGEST_TIME if request.until is None else _bucket_of(request.until)
-    found = content.read(
-        lambda tx: usage.between(tx, since, until, by_thread=request.needs_threads)
-    )
+
+    def used_between(tx: Transaction) -> list[Used]:
+        return usage.between(tx, since, until, by_thread=request.needs_threads)
+
+    if is_shared:
+        with source.engine.read() as tx:
+            found = used_between(tx)
+    else:
+        found = content.read(used_between)
     facts: dict[str, ThreadFacts] = {}
     if request.needs_threads:
-        found, facts = _of_threads(index.engine, request, found)
+        found, facts = _of_threads(source.engine, request, found)
     prices = request.prices
     total, sums = _Sum(), dict[tuple[str, ...], _Sum]()
     unpriced: set[str] = set()
-    names = index.project_names()
+    names = source.project_names()
     keys_of = [_key(key, request.time_zone, facts, names) for key in request.by]
     for used in found:
         cost = None if prices is None else prices.cost(used.model, used.tokens)
@@ -90,7 +98,7 @@ def usage_report(content: ContentDatabase, index: HomeIndex, request: UsageReque
         total=total.row(()),
         currency="" if prices is None else prices.currency,
         unpriced=tuple(sorted(unpriced)),
-        is_complete=content.state().completed_at is not None,
+        is_complete=is_shared or content.state().completed_at is not None,
     )
 
 
@@ -100,7 +108,7 @@ def _bucket_of(time: datetime) -> int:
 
 
 def _of_threads(
-    index: Engine, request: UsageRequest, found: Iterable[Used]
+    index: Readable, request: UsageRequest, found: Iterable[Used]
 ) -> tuple[list[Used], dict[str, ThreadFacts]]:
     """Leave out the threads that were not asked for, and tell of the others."""
     wanted = {used.thread_id for used in found}

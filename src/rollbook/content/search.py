@@ -1,6 +1,6 @@
 """Find messages: the indexes say in which chunks to look, and the rollouts say what is there.
 
-Chunks are looked at newest first.  What is found there can't be better than its age allows, so one
+Candidates are looked at newest first, a batch at a time.  What is found there can't be better than its age allows, so one
 can stop as soon as the worst that would be shown is better than that.
 """
 
@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
@@ -23,7 +24,7 @@ from rollbook.store.engine import Transaction
 from rollbook.store.files import Located
 
 _AT_ONCE = 32  # chunks
-_ENOUGH = 160  # chunks, where a page was full before
+_ENOUGH = 5  # batches, where a page was full before
 _MOST = 20_000  # chunks, for one search
 _HALF_WORTH_S = 180 * 86_400  # a message so old counts half of a new one
 _WEIGHTS = {"user": 1.0, "assistant": 0.85, "tool": 0.6}
@@ -35,8 +36,7 @@ _SPACES = re.compile(r"\s+")
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
     """What is looked for, where, and in which order; times are epoch seconds.
 
-    Nothing that is newer than ``now`` is found, so that pages fit each other.  ``rollouts`` says of
-    some threads, as far as they may be found, where their rollouts are now, by key.
+    Nothing that is newer than ``now`` is found, so that pages fit each other.
     """
 
     query: Query
@@ -46,11 +46,10 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     since: int | None = None
     until: int | None = None
     thread_id: str | None = None
-    rollouts: Callable[[set[str]], Mapping[str, Located]]
 
 
 class Match(msgspec.Struct, frozen=True):
-    """A message in which all was found, and how good it is."""
+    """A message in which all was found, and how good it is; ``host`` as in a thread."""
 
     thread_id: str
     position: str
@@ -58,41 +57,116 @@ class Match(msgspec.Struct, frozen=True):
     time: int
     text: str
     score: float
+    host: str = ""
 
 
-def find(tx: Transaction, home: Path, asked: Asked, most: int) -> tuple[list[Match], bool]:
+class Candidates(Protocol):
+    """Where something may be found; iterate over it for batches, the newest first.
+
+    A batch says what time (epoch seconds) nothing in it is later than, and what matches in it.
+    """
+
+    is_all: bool  # that there are, after the iteration
+
+    def __iter__(self) -> Iterator[tuple[int, Iterable[Match]]]:
+        """Give batch after batch."""
+
+
+def find(asked: Asked, most: int, candidates: Candidates) -> tuple[list[Match], bool]:
     """Find the first matches, at most so many; says whether all places were considered.
 
     A message that is in several rollouts, as forks have what they were forked from, is found once.
     """
     best: dict[tuple[str, str], Match] = {}
-    candidates = _candidates(tx, asked)
-    for start in range(0, min(len(candidates), _MOST), _AT_ONCE):
-        batch = candidates[start : start + _AT_ONCE]
+    for number, (last_time, matches) in enumerate(candidates):
         if len(best) >= most:
             worst = sorted(map(_rank_for(asked), best.values()), reverse=True)[most - 1]
-            if worst >= _bound(asked, batch[0][2]):
+            if worst >= _bound(asked, last_time):
                 return _ordered(asked, best.values())[:most], True
-            if start >= _ENOUGH:
+            if number >= _ENOUGH:
                 return _ordered(asked, best.values())[:most], False
-        for match in _matches(tx, home, asked, batch):
+        for match in matches:
             key = (match.role, match.text)
             other = best.get(key)
             if other is None or match.score > other.score:
                 best[key] = match
-    return _ordered(asked, best.values())[:most], len(candidates) <= _MOST
+    return _ordered(asked, best.values())[:most], candidates.is_all
 
 
-def _candidates(tx: Transaction, asked: Asked) -> list[tuple[int, int, int]]:
-    return texts.candidates(
-        tx,
-        words=asked.query.words(),
-        roles=asked.roles,
-        trigrams=asked.query.trigrams(),
-        since=asked.since,
-        until=asked.until,
-        thread_id=asked.thread_id,
-    )
+def matched(
+    asked: Asked, thread_id: str, position: str, role: str, time: int, text: str, host: str = ""
+) -> Match | None:
+    """Look whether a message has all that is looked for; None where it hasn't."""
+    if not _is_in_time(asked, time) or role not in asked.roles:
+        return None
+    quality = _quality(asked.query, fold(text))
+    if not quality:
+        return None
+    score = quality * _WEIGHTS[role] * _recency(asked, time)
+    return Match(thread_id, position, role, time, text, score, host)
+
+
+class Chunks:
+    """Chunks of the content database that may have what is looked for.
+
+    ``rollouts`` says of some threads, as far as they may be found, where their rollouts are now, by
+    key.
+    """
+
+    def __init__(
+        self,
+        tx: Transaction,
+        home: Path,
+        asked: Asked,
+        rollouts: Callable[[set[str]], Mapping[str, Located]],
+    ) -> None:
+        self._tx = tx
+        self._home = home
+        self._asked = asked
+        self._rollouts = rollouts
+        self._found = texts.candidates(
+            tx,
+            words=asked.query.words(),
+            roles=asked.roles,
+            trigrams=asked.query.trigrams(),
+            since=asked.since,
+            until=asked.until,
+            thread_id=asked.thread_id,
+        )
+        self.is_all = len(self._found) <= _MOST
+
+    def __iter__(self) -> Iterator[tuple[int, Iterable[Match]]]:
+        """Give batch after batch; what matches is read when it is asked for."""
+        for start in range(0, min(len(self._found), _MOST), _AT_ONCE):
+            batch = self._found[start : start + _AT_ONCE]
+            yield batch[0][2], self._matches(batch)
+
+    def _matches(self, batch: Sequence[tuple[int, int, int]]) -> Iterator[Match]:
+        tx = self._tx
+        files = content_files.by_ids(tx, {file_id for _, file_id, _ in batch})
+        rollouts = self._rollouts({file.thread_id for file in files.values()})
+        chunks = texts.get(tx, [number for number, _, _ in batch])
+        wanted = sorted(chunks.values(), key=lambda chunk: chunk.file_id)
+        for file_id, of_file in groupby(wanted, key=lambda chunk: chunk.file_id):
+            file = files.get(file_id)
+            rollout = None if file is None else rollouts.get(file.key)
+            if rollout is not None:
+                places = [place for chunk in of_file for place in chunk.places]
+                yield from self._in_rollout(rollout, places)
+
+    def _in_rollout(self, rollout: Located, places: list[tuple[int, int]]) -> Iterator[Match]:
+        key = position_key(rollout.path)
+        records = records_at(self._home, rollout.path, places, compressed=rollout.compressed)
+        for offset, record in records:
+            parsed = parse_time(record.timestamp)
+            time = 0 if parsed is None else to_epoch(parsed)
+            said = searchable(record) if _is_in_time(self._asked, time) else None
+            if said is None:
+                continue
+            place = f"{key}:{offset}"
+            match = matched(self._asked, rollout.thread_id, place, said[0], time, said[1])
+            if match is not None:
+                yield match
 
 
 def _rank_for(asked: Asked) -> Callable[[Match], float]:
@@ -115,40 +189,6 @@ def _ordered(asked: Asked, matches: Iterable[Match]) -> list[Match]:
     return sorted(
         matches, key=lambda match: (rank(match), match.time, match.position), reverse=True
     )
-
-
-def _matches(
-    tx: Transaction, home: Path, asked: Asked, batch: Sequence[tuple[int, int, int]]
-) -> Iterator[Match]:
-    files = content_files.by_ids(tx, {file_id for _, file_id, _ in batch})
-    rollouts = asked.rollouts({file.thread_id for file in files.values()})
-    chunks = texts.get(tx, [number for number, _, _ in batch])
-    wanted = sorted(chunks.values(), key=lambda chunk: chunk.file_id)
-    for file_id, of_file in groupby(wanted, key=lambda chunk: chunk.file_id):
-        file = files.get(file_id)
-        rollout = None if file is None else rollouts.get(file.key)
-        if rollout is not None:
-            places = [place for chunk in of_file for place in chunk.places]
-            yield from _in_rollout(home, asked, rollout, places)
-
-
-def _in_rollout(
-    home: Path, asked: Asked, rollout: Located, places: list[tuple[int, int]]
-) -> Iterator[Match]:
-    key = position_key(rollout.path)
-    for offset, record in records_at(home, rollout.path, places, compressed=rollout.compressed):
-        parsed = parse_time(record.timestamp)
-        time = 0 if parsed is None else to_epoch(parsed)
-        if not _is_in_time(asked, time):
-            continue
-        said = searchable(record)
-        if said is None or said[0] not in asked.roles:
-            continue
-        role, text = said
-        quality = _quality(asked.query, fold(text))
-        if quality:
-            score = quality * _WEIGHTS[role] * _recency(asked, time)
-            yield Match(rollout.thread_id, f"{key}:{offset}", role, time, text, score)
 
 
 def _is_in_time(asked: Asked, time: int) -> bool:

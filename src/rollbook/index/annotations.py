@@ -48,6 +48,7 @@ class ThreadAnnotations:
         self._seen: tuple[FilesState, int] | None = None
         self._has_marks = False
         self.relocations = Relocations()
+        self.host = ""  # that threads are shown to live on
 
     def refresh(self) -> None:
         """See to it that the database says what the file does, and know what of it shows.
@@ -87,6 +88,8 @@ class ThreadAnnotations:
 
     def shown(self, found: list[ThreadMetadata]) -> list[ThreadMetadata]:
         """Show threads as the person sees them."""
+        if self.host:
+            found = [msgspec.structs.replace(thread, host=self.host) for thread in found]
         if not self._has_marks and not self.relocations:
             return found
         marks: dict[str, Mark] = {}
@@ -96,7 +99,9 @@ class ThreadAnnotations:
         return [annotated(each, marks.get(each.id), self.relocations) for each in found]
 
     def as_recorded(self, tx: Transaction, thread: ThreadMetadata) -> ThreadMetadata:
-        """Take a name that was given here from a thread that was shown with it."""
+        """Take a name that was given here from a thread that was shown with it, and its host."""
+        if self.host and thread.host == self.host:
+            thread = msgspec.structs.replace(thread, host="")
         mark = store.of_threads(tx, [thread.id]).get(thread.id)
         if mark is None or mark.name is None or mark.name != thread.name:
             return thread
@@ -123,13 +128,14 @@ class ThreadAnnotations:
         with self._engine.write(wait_s=wait_s) as tx:
             state = self._look()
             now = fold(self.file.read())
-            now = msgspec.structs.replace(now, marks=_without_outdone(now.marks, self._given()))
+            now = msgspec.structs.replace(now, marks=_without_outdone(now.marks, self.given()))
             before = store.get_all(tx)
             store.replace(tx, before, now)
             self._delete(tx, before, now.marks)
             store.set_state(tx, state)
 
-    def _given(self) -> dict[str, GivenName]:
+    def given(self) -> dict[str, GivenName]:
+        """Read the names that Codex has given, as far as they can be read."""
         try:
             return read_given_names(self._home)
         except RolloutError as error:  # a sync counts it

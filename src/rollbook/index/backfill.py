@@ -352,7 +352,7 @@ class Backfill:
                 before.session_index_size,
                 before.session_index_mtime_ns,
             ):
-                threads.set_names(tx, self.names)
+                self.changed.update(threads.set_names(tx, self.names))
             files.set_backfill_state(
                 tx,
                 BackfillState(

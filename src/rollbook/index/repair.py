@@ -12,6 +12,7 @@ from rollbook.errors import (
     RolloutError,
     ThreadNotFoundError,
 )
+from rollbook.index.source import Readable
 from rollbook.model.thread import DynamicToolSpec, ThreadMetadata, hyphenated
 from rollbook.rollout.layout import (
     RolloutFile,
@@ -90,7 +91,7 @@ def index_rollout(engine: Engine, home: Path, default_provider: str, path: str) 
     home_indexer(engine, home, default_provider).index([path])
 
 
-def complete_thread_id(engine: Engine, home: Path, text: str) -> str:
+def complete_thread_id(engine: Readable, home: Path, text: str) -> str:
     """Complete a shortened id from the database, else from the names of the rollouts.
 
     Errors: AmbiguousIdError where more than one thread fits, ThreadNotFoundError where none does.

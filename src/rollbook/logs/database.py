@@ -23,7 +23,7 @@ from rollbook.logs.carry_over import begin_anew, carry_over
 from rollbook.logs.reader import checked
 from rollbook.model.log import LogEntry, LogLimits, LogQuery, LogRow
 from rollbook.store import logs
-from rollbook.store.engine import LOGS, Transaction
+from rollbook.store.engine import LOGS, Row, Transaction
 from rollbook.store.sqlite import SqliteEngine
 from rollbook.store.sqlite_file import copied, pending_files
 from rollbook.telemetry import ERRORS, count
@@ -101,6 +101,14 @@ class LogDatabase:
     def max_id(self, query: LogQuery) -> int:
         """Read the largest id that a query finds; 0 where it finds none."""
         return self._read(lambda tx: logs.max_id(tx, checked(query)), 0)
+
+    def rows_after(self, row_id: int, limit: int) -> list[Row]:
+        """Read the next rows behind an id, whole, each with its id first."""
+        return self._read(lambda tx: logs.rows_after(tx, row_id, limit), [])
+
+    def last_id(self) -> int:
+        """Read the largest id that was ever given to a row, be it there or not."""
+        return self._read(logs.last_id, 0)
 
     def delete_before(self, ts: int) -> int:
         """Delete the rows before a time (epoch seconds), in small steps; says how many."""

@@ -28,7 +28,10 @@ class LogEntry(msgspec.Struct, frozen=True):
 
 
 class LogRow(msgspec.Struct, frozen=True):
-    """A log row as it is read: an entry with its ``id``, without the module (behaviour.md 130)."""
+    """A log row as it is read: an entry with its ``id``, without the module (behaviour.md 130).
+
+    ``host`` is where it was written, empty for this machine alone.
+    """
 
     id: int
     ts: int
@@ -39,6 +42,7 @@ class LogRow(msgspec.Struct, frozen=True):
     thread_id: str | None
     file: str | None
     line: int | None
+    host: str = ""
 
 
 class LogQuery(msgspec.Struct, frozen=True, kw_only=True):

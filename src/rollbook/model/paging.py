@@ -6,7 +6,7 @@ from enum import StrEnum
 import msgspec
 
 from rollbook.errors import InvalidCursorError, InvalidThreadIdError
-from rollbook.model.thread import ThreadMetadata, parse_thread_id
+from rollbook.model.thread import ThreadMetadata, clean_text, parse_thread_id
 from rollbook.model.times import format_time, parse_time
 
 
@@ -21,11 +21,13 @@ class SortKey(StrEnum):
 class Anchor(msgspec.Struct, frozen=True):
     """A place in a listing: what comes strictly after it is older, or as old with a smaller id.
 
-    The row that it names need not exist (behaviour.md 72).
+    The row that it names need not exist (behaviour.md 72).  ``host`` matters only where several
+    hosts have a thread of that id.
     """
 
     ts: datetime
     id: str
+    host: str = ""
 
 
 class ThreadFilter(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,8 +72,12 @@ class ThreadsPage(msgspec.Struct, frozen=True):
 
 
 def format_cursor(anchor: Anchor) -> str:
-    """Write an anchor as ``<RFC 3339 time>|<uuid>`` (behaviour.md 91)."""
-    return f"{format_time(anchor.ts)}|{anchor.id}"
+    """Write an anchor as ``<RFC 3339 time>|<uuid>``, and ``@<host>`` if it has one.
+
+    Source: behaviour.md 91.
+    """
+    host = f"@{anchor.host}" if anchor.host else ""
+    return f"{format_time(anchor.ts)}|{anchor.id}{host}"
 
 
 def parse_cursor(text: str) -> Anchor:
@@ -79,12 +85,13 @@ def parse_cursor(text: str) -> Anchor:
 
     Errors: InvalidCursorError for anything that isn't a cursor.
     """
-    time_text, separator, id_text = text.partition("|")
+    time_text, separator, rest = text.partition("|")
+    id_text, _, host = rest.partition("@")
     time = parse_time(time_text)
     if not separator or time is None:
         raise _not_a_cursor(text)
     try:
-        return Anchor(time, parse_thread_id(id_text))
+        return Anchor(time, parse_thread_id(id_text), clean_text(host))
     except InvalidThreadIdError as error:
         raise _not_a_cursor(text) from error
 

@@ -29,6 +29,7 @@ SESSION_INDEX = "session_index.jsonl"
 PREFIX = "rollout-"
 SUFFIX = ".jsonl"
 COMPRESSED_SUFFIX = ".jsonl.zst"
+_ADDRESSES = ("postgresql://", "postgres://")
 _NO_NAMES = frozenset(("", ".", ".."))
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 _TIME_LENGTH = len("2026-01-27T12-34-56")
@@ -79,11 +80,20 @@ def resolve_home(home: str | os.PathLike[str] | None = None) -> Path:
 
 
 def state_path(home: Path | None, database: str | os.PathLike[str] | None = None) -> Path:
-    """Where the state database is: as given, else ``ROLLBOOK_DB``, else in the home."""
+    """Where a home's own state database is: as given, else ``ROLLBOOK_DB``, else in the home.
+
+    It is in the home, too, where an address is given: of what many hosts share.
+    """
     location = database or os.environ.get("ROLLBOOK_DB")
-    if not location:
+    if not location or shared_address(location):
         return (home or resolve_home()) / "rollbook" / "state.sqlite"
     return Path(os.path.abspath(Path(location).expanduser()))
+
+
+def shared_address(database: str | os.PathLike[str] | None = None) -> str | None:
+    """Give the address of what many hosts share, if one is given, or is in ``ROLLBOOK_DB``."""
+    location = os.fspath(database or os.environ.get("ROLLBOOK_DB") or "")
+    return location if location.startswith(_ADDRESSES) else None
 
 
 def newest_of(databases: Iterable[Path], kind: str) -> Path | None:

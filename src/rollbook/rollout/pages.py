@@ -7,6 +7,7 @@ passed over, and a page that has read 64 MiB ends, be it full or not.
 
 import os
 import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,7 +46,7 @@ class Segment(msgspec.Struct, frozen=True):
         return self.end is None or end <= self.end
 
 
-class _Place(msgspec.Struct, frozen=True):
+class Place(msgspec.Struct, frozen=True):
     """A byte of a segment, by number."""
 
     segment: int
@@ -90,16 +91,29 @@ def base_of(home: Path, file: RolloutFile) -> tuple[str, int] | None:
     return parent, max(integer_of(base, "end_byte_offset"), 0)
 
 
-class TranscriptReader:
-    """Reads the transcript of a thread whose segments are known."""
+class TranscriptPages(ABC):
+    """Pages of a transcript, whatever its items are read from: segments, named by their keys."""
 
-    def __init__(self, home: Path, segments: list[Segment]) -> None:
-        self._home = home
-        self._segments = segments
+    def __init__(self, keys: list[str]) -> None:
+        self._keys = keys
+
+    @abstractmethod
+    def _items_from(
+        self, place: Place, longest: int | None = LONGEST_TEXT
+    ) -> Iterator[tuple[Place, TranscriptItem | None]]:
+        """Read items forward, each with its place; None where enough was read, unless all is."""
+
+    @abstractmethod
+    def _items_before(self, place: Place) -> Iterator[tuple[Place, TranscriptItem | None]]:
+        """Read items backward, each with its place; None where enough was read."""
+
+    @abstractmethod
+    def _begins_line(self, place: Place) -> bool:
+        """Say whether something begins at a place."""
 
     def last(self, limit: int) -> TranscriptPage:
         """Read the last page."""
-        end = _Place(len(self._segments), 0)
+        end = Place(len(self._keys), 0)
         items, before = self._backward(end, limit)
         return TranscriptPage(items, before, None)
 
@@ -110,7 +124,7 @@ class TranscriptReader:
 
     def at(self, position: str, limit: int) -> TranscriptPage:
         """Read the page that begins with a record, or the first one behind it."""
-        place = _Place(0, 0) if position == START else self._place(position)
+        place = Place(0, 0) if position == START else self._place(position)
         items, after = self._forward(place, limit)
         return TranscriptPage(items, self._before_of(place, items), after)
 
@@ -123,22 +137,22 @@ class TranscriptReader:
 
     def all(self) -> Iterator[TranscriptItem]:
         """Read all items, with their whole texts."""
-        for _, item in self._items_from(_Place(0, 0), longest=None):
+        for _, item in self._items_from(Place(0, 0), longest=None):
             if item is not None:
                 yield item
 
-    def _before_of(self, place: _Place, items: list[TranscriptItem]) -> str | None:
+    def _before_of(self, place: Place, items: list[TranscriptItem]) -> str | None:
         """Say how to go on before a place; None where no item is there."""
         earlier, before = self._backward(place, 1)
         if not earlier and before is None:
             return None
         return items[0].position if items else before
 
-    def _place(self, position: str) -> _Place:
+    def _place(self, position: str) -> Place:
         key, _, offset = position.rpartition(":")
-        for number, segment in enumerate(self._segments):
-            if segment.key == key and offset.isdecimal() and len(offset) < len(str(1 << 62)):
-                place = _Place(number, int(offset))
+        for number, own in enumerate(self._keys):
+            if own == key and offset.isdecimal() and len(offset) < len(str(1 << 62)):
+                place = Place(number, int(offset))
                 if self._begins_line(place):
                     return place
         raise InvalidCursorError(
@@ -146,18 +160,8 @@ class TranscriptReader:
             hint="pass the position of an item, or before or after of a page, unchanged",
         )
 
-    def _begins_line(self, place: _Place) -> bool:
-        if place.offset == 0:
-            return True
-        segment = self._segments[place.segment]
-        if segment.end is not None and place.offset > segment.end:
-            return False
-        with _seekable(self._home, segment.file) as stream:
-            stream.seek(place.offset - 1)
-            return stream.read(1) == b"\n"
-
     def _forward(
-        self, place: _Place, limit: int, *, skips_first: bool = False
+        self, place: Place, limit: int, *, skips_first: bool = False
     ) -> tuple[list[TranscriptItem], str | None]:
         """Read items from a place on; says where to go on, if there are more."""
         items: list[TranscriptItem] = []
@@ -172,7 +176,7 @@ class TranscriptReader:
             items.append(item)
         return items, None
 
-    def _backward(self, place: _Place, limit: int) -> tuple[list[TranscriptItem], str | None]:
+    def _backward(self, place: Place, limit: int) -> tuple[list[TranscriptItem], str | None]:
         """Read the items before a place; says where to go on, if there are more."""
         items: list[TranscriptItem] = []
         for at, item in self._items_before(place):
@@ -187,12 +191,31 @@ class TranscriptReader:
             before = None
         return items[::-1], before
 
-    def _position(self, place: _Place) -> str:
-        return f"{self._segments[place.segment].key}:{place.offset}"
+    def _position(self, place: Place) -> str:
+        return f"{self._keys[place.segment]}:{place.offset}"
+
+
+class TranscriptReader(TranscriptPages):
+    """Reads the transcript of a thread whose segments are known."""
+
+    def __init__(self, home: Path, segments: list[Segment]) -> None:
+        super().__init__([segment.key for segment in segments])
+        self._home = home
+        self._segments = segments
+
+    def _begins_line(self, place: Place) -> bool:
+        if place.offset == 0:
+            return True
+        segment = self._segments[place.segment]
+        if segment.end is not None and place.offset > segment.end:
+            return False
+        with _seekable(self._home, segment.file) as stream:
+            stream.seek(place.offset - 1)
+            return stream.read(1) == b"\n"
 
     def _items_from(
-        self, place: _Place, longest: int | None = LONGEST_TEXT
-    ) -> Iterator[tuple[_Place, TranscriptItem | None]]:
+        self, place: Place, longest: int | None = LONGEST_TEXT
+    ) -> Iterator[tuple[Place, TranscriptItem | None]]:
         """Read items forward, each with its place; None where enough was read, unless all is."""
         read = 0
         for number in range(place.segment, len(self._segments)):
@@ -204,20 +227,20 @@ class TranscriptReader:
                 for offset, line in lines:
                     if not segment.has(offset + len(line) + lines.omitted):
                         break
-                    at = _Place(number, offset)
-                    item = _to_item(line, self._position(at), lines.omitted, longest)
+                    at = Place(number, offset)
+                    item = item_of(line, self._position(at), lines.omitted, longest)
                     if item is not None:
                         yield at, item
                     if longest is not None and read + offset - start > _MOST_BYTES:
                         yield at, None
                         return
                 read += lines.offset - start
-                at = _Place(number, lines.offset)
-                item = _to_item(lines.unfinished, self._position(at), 0, longest)
+                at = Place(number, lines.offset)
+                item = item_of(lines.unfinished, self._position(at), 0, longest)
                 if item is not None and segment.has(lines.offset + len(lines.unfinished)):
                     yield at, item
 
-    def _items_before(self, place: _Place) -> Iterator[tuple[_Place, TranscriptItem | None]]:
+    def _items_before(self, place: Place) -> Iterator[tuple[Place, TranscriptItem | None]]:
         """Read items backward, each with its place; None where enough was read."""
         read = 0
         for number in range(min(place.segment, len(self._segments) - 1), -1, -1):
@@ -225,9 +248,9 @@ class TranscriptReader:
             with _seekable(self._home, segment.file) as stream:
                 end = place.offset if number == place.segment else _end_of(stream, segment)
                 for offset, line, length in _lines_backward(stream, end):
-                    at = _Place(number, offset)
+                    at = Place(number, offset)
                     if _may_be_item(line):
-                        item = _to_item(line, self._position(at), length - len(line), LONGEST_TEXT)
+                        item = item_of(line, self._position(at), length - len(line), LONGEST_TEXT)
                         if item is not None:
                             yield at, item
                     if read + end - offset > _MOST_BYTES:
@@ -246,9 +269,7 @@ def _may_be_item(line: bytes) -> bool:
     return bool(line) if time is None else may_be_item(line, time.end(), len(line))
 
 
-def _to_item(
-    line: bytes, position: str, omitted: int, longest: int | None
-) -> TranscriptItem | None:
+def item_of(line: bytes, position: str, omitted: int, longest: int | None) -> TranscriptItem | None:
     """Make the item of a line; of one that is too long to be read, one that says so."""
     if omitted:
         return TranscriptItem(

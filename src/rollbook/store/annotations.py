@@ -63,14 +63,7 @@ def relocations(tx: Transaction) -> Relocations:
 
 def replace(tx: Transaction, before: dict[str, Mark], now: Annotations) -> None:
     """Have the database say what the lines come to now, where it has said what they did before."""
-    gone = before.keys() - now.marks.keys()
-    changed = {id_: mark for id_, mark in now.marks.items() if before.get(id_) != mark}
-    _change_tags(
-        tx, "remove_tag", ((id_, before[id_]) for id_ in before.keys() & {*gone, *changed})
-    )
-    tx.execute_many(_STATEMENTS["remove"], [{"thread_id": thread_id} for thread_id in gone])
-    tx.execute_many(_STATEMENTS["put"], [_to_row(*each) for each in changed.items()])
-    _change_tags(tx, "add_tag", changed.items())
+    replace_marks(tx, before, now.marks)
     tx.execute(_STATEMENTS["forget_relocations"])
     tx.execute_many(
         _STATEMENTS["relocate"],
@@ -79,6 +72,18 @@ def replace(tx: Transaction, before: dict[str, Mark], now: Annotations) -> None:
             for position, (old, new) in enumerate(now.relocations.moves)
         ],
     )
+
+
+def replace_marks(tx: Transaction, before: dict[str, Mark], now: dict[str, Mark]) -> None:
+    """Have the database say what was said of threads, where it has said something else before."""
+    gone = before.keys() - now.keys()
+    changed = {id_: mark for id_, mark in now.items() if before.get(id_) != mark}
+    _change_tags(
+        tx, "remove_tag", ((id_, before[id_]) for id_ in before.keys() & {*gone, *changed})
+    )
+    tx.execute_many(_STATEMENTS["remove"], [{"thread_id": thread_id} for thread_id in gone])
+    tx.execute_many(_STATEMENTS["put"], [_to_row(*each) for each in changed.items()])
+    _change_tags(tx, "add_tag", changed.items())
 
 
 def _change_tags(tx: Transaction, statement: str, marks: Iterable[tuple[str, Mark]]) -> None:

@@ -42,6 +42,12 @@ CONTENT = Schema(
     damage_hint="move the file away and run `rollbook sync` to rebuild it from the rollouts",
     is_derived=True,
 )
+# What many hosts share, on a server.
+SHARED = Schema(
+    name="shared",
+    application_id=0,
+    damage_hint="drop its tables and run `rollbook sync` on each host to fill it again",
+)
 LOGS = Schema(
     name="logs",
     application_id=0x526C6F67,  # "Rlog"
@@ -51,7 +57,13 @@ LOGS = Schema(
 
 
 class Transaction(Protocol):
-    """Where statements are run.  Valid only inside the ``with`` block that gave it."""
+    """Where statements are run.  Valid only inside the ``with`` block that gave it.
+
+    ``thread_key`` are the columns that tell threads apart: the id, and, where the threads of many
+    hosts are kept, the host.
+    """
+
+    thread_key: tuple[str, ...]
 
     def query(self, sql: str, parameters: Parameters = {}) -> list[Row]:
         """Run one statement and return all its rows; empty where it has none."""

@@ -25,7 +25,7 @@ class Amount(NamedTuple):
     bytes: int
 
 
-_COLUMNS = (
+COLUMNS = (
     "ts",
     "ts_nanos",
     "level",
@@ -36,8 +36,8 @@ _COLUMNS = (
     "module_path",
     "file",
 )
-_THREAD = _COLUMNS.index("thread_id")
-_TEXTS = slice(_COLUMNS.index("target"), None)  # those that make a row large
+_THREAD = COLUMNS.index("thread_id")
+_TEXTS = slice(COLUMNS.index("target"), None)  # those that make a row large
 _ROW_BYTES = 100  # what a row and its index entries take beside its texts, about
 _SIZE = f"""{_ROW_BYTES} + octet_length(target) + coalesce(octet_length(message), 0)
     + coalesce(octet_length(module_path), 0) + coalesce(octet_length(file), 0)"""
@@ -51,7 +51,7 @@ _AMONG = Conditions(["id BETWEEN low AND high"], {})
 def insert(tx: Transaction, entries: Iterable[LogEntry]) -> int:
     """Append entries, in order; says how many bytes they take, about."""
     rows = [_to_row(entry) for entry in entries]
-    tx.insert_many("logs", _COLUMNS, rows)
+    tx.insert_many("logs", COLUMNS, rows)
     sizes: Counter[str] = Counter()
     for row in rows:
         sizes[row[_THREAD] or THREADLESS] += _size_of(row)
@@ -72,7 +72,7 @@ def restore(tx: Transaction, rows: Sequence[dict[str, Any]]) -> int:
     restored: list[int] = []
     for row in rows:
         if tx.query(_STATEMENTS["restore"], row):
-            sizes[row["thread_id"] or THREADLESS] += _size_of(tuple(row[c] for c in _COLUMNS))
+            sizes[row["thread_id"] or THREADLESS] += _size_of(tuple(row[c] for c in COLUMNS))
             restored.append(row["id"])
     _count(tx, sizes)
     log_marks.mark_again(tx, restored)
@@ -118,6 +118,18 @@ def _find(tx: Transaction, query: LogQuery, columns: str, message_column: str) -
         if len(found) == limit:
             break
     return found
+
+
+def rows_after(tx: Transaction, row_id: int, limit: int) -> list[Row]:
+    """Read the next rows behind an id as they are stored, each with its id first."""
+    values = {"id": row_id, "n": limit}
+    return tx.query(_STATEMENTS["rows_after"].format(columns=", ".join(COLUMNS)), values)
+
+
+def last_id(tx: Transaction) -> int:
+    """Read the largest id that was ever given to a row; 0 where none was."""
+    rows = tx.query(_STATEMENTS["last_id"])
+    return int(rows[0][0]) if rows else 0
 
 
 def thread_ids(tx: Transaction, prefix: str, limit: int) -> list[str]:

@@ -25,6 +25,8 @@ class SqliteTransaction:
 
     __slots__ = ("_cursor", "connection", "is_read_only")
 
+    thread_key: tuple[str, ...] = ("id",)
+
     def __init__(self, connection: apsw.Connection, *, is_read_only: bool = False) -> None:
         self.connection = connection
         self.is_read_only = is_read_only

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterator
 from datetime import datetime
 from functools import cache
 from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 from types import GenericAlias
 from typing import Any, get_type_hints
@@ -52,11 +53,11 @@ class Group(msgspec.Struct, frozen=True):
 
 _ANNOTATED = ("tags", "pinned", "recorded_cwd")  # fields that no rollout says anything about
 COLUMNS = tuple(each for each in ThreadMetadata.__struct_fields__ if each not in _ANNOTATED)
-_GROUPED_BY = ("archived", "has_user_event", "source", "model_provider", "cwd", "origin")
+GROUPED_BY = ("archived", "has_user_event", "source", "model_provider", "cwd", "origin")
 # What is in other tables, too.
-_SHOWN_ELSEWHERE = {*_GROUPED_BY, "archived_at", "git_origin_url", "title", "preview"}
+_SHOWN_ELSEWHERE = {*GROUPED_BY, "archived_at", "git_origin_url", "title", "preview"}
 _GROUP = f"""(SELECT thread_groups.id FROM thread_groups
-    WHERE {" AND ".join(f"thread_groups.{column} = :{column}" for column in _GROUPED_BY)})"""
+    WHERE {" AND ".join(f"thread_groups.{column} = :{column}" for column in GROUPED_BY)})"""
 _STATEMENTS = {
     name: sql.format(
         columns=", ".join(COLUMNS),
@@ -67,9 +68,10 @@ _STATEMENTS = {
     for name, sql in load("threads.sql").items()
 }
 SHOWN_CHARACTERS = 300  # of a title and a preview, in a list; migrations know it, too
-_Place = tuple[int, str]  # time and id
+_Place = tuple[int | str, ...]  # time and key
 _PINNED = "SELECT thread_id FROM annotations WHERE pinned = 1"
 _FEW_GROUPS = 32  # to merge so many takes no longer than one statement
+_ALL = 1 << 62
 _PROBED = 4_000  # index entries, a third of a millisecond
 _SORT_COLUMNS = {
     SortKey.CREATED_AT: "created_at",
@@ -141,23 +143,15 @@ def upsert(
 
     With a ``fold_state``, also what its fold remembers, which else stays as it is.
     """
-    row = _to_row({column: getattr(metadata, column) for column in COLUMNS}, home)
-    row["recency_at"] = to_epoch(metadata.recency_at or metadata.created_at)
-    row["has_user_event"] = int(metadata.has_user_event)
-    row["archived"] = int(metadata.archived_at is not None)
-    row["origin"] = row["git_origin_url"] or ""
-    whole = {"id": row["id"], "title": row["title"], "preview": row["preview"]}
-    is_long = max(len(whole["title"]), len(whole["preview"])) > SHOWN_CHARACTERS
-    if is_long:
-        row["title"] = whole["title"][:SHOWN_CHARACTERS]
-        row["preview"] = whole["preview"][:SHOWN_CHARACTERS]
-    tx.execute(_STATEMENTS["group"], {column: row[column] for column in _GROUPED_BY})
+    row = columns_of(metadata, home)
+    texts = cut_texts(row)
+    tx.execute(_STATEMENTS["group"], {column: row[column] for column in GROUPED_BY})
     if fold_state is None:
         tx.execute(_STATEMENTS["upsert"], row)
     else:
         tx.execute(_STATEMENTS["upsert_folded"], row | {"fold_state": fold_state})
-    if is_long:
-        tx.execute(_STATEMENTS["keep_texts"], whole)
+    if texts is not None:
+        tx.execute(_STATEMENTS["keep_texts"], texts)
     else:
         tx.execute(_STATEMENTS["forget_texts"], {"id": row["id"]})
 
@@ -211,20 +205,21 @@ def page(
     Source: behaviour.md 71 to 77.
     """
     items: list[ThreadMetadata] = []
-    place, scanned = _place(anchor), 0
+    place, scanned = _place(tx, anchor), 0
     while True:
         wanted = limit - len(items)
-        rows = _listing(tx, ", ".join(COLUMNS), wanted + 1, place, sort_key, threads)
+        rows = _listing(tx, COLUMNS, wanted + 1, place, sort_key, threads)
         scanned += len(rows)
         items += _readable(rows[:wanted], home, on_damage)
         has_more = len(rows) > wanted
         if not has_more or len(items) == limit:
             break
-        place = (rows[wanted - 1][COLUMNS.index(_SORT_COLUMNS[sort_key])], rows[wanted - 1][0])
+        last = rows[wanted - 1]
+        place = tuple(last[COLUMNS.index(c)] for c in (_SORT_COLUMNS[sort_key], *tx.thread_key))
     if not has_more or not items:
         return items, None, scanned
     last_time = getattr(items[-1], _SORT_COLUMNS[sort_key])
-    return items, Anchor(last_time, items[-1].id), scanned
+    return items, Anchor(last_time, items[-1].id, items[-1].host), scanned
 
 
 def ids(
@@ -238,7 +233,7 @@ def ids(
 
     Errors: DamagedRowError for what is no id.
     """
-    rows = _listing(tx, "id", limit, _place(anchor), sort_key, threads)
+    rows = _listing(tx, tx.thread_key, limit, _place(tx, anchor), sort_key, threads)
     return [_checked_id(row) for row in rows]
 
 
@@ -270,6 +265,61 @@ def several(
     return _readable(rows, home, on_damage)
 
 
+def whole(
+    tx: Transaction,
+    home: str,
+    thread_ids: Collection[str],
+    on_damage: Callable[[DamagedRowError], None],
+) -> list[ThreadMetadata]:
+    """Read some threads as :func:`several`, but with whole texts; all that hosts have of each."""
+    found = several(tx, home, thread_ids, on_damage)
+    long = [
+        thread.id
+        for thread in found
+        if max(len(thread.title), len(thread.preview)) >= SHOWN_CHARACTERS
+    ]
+    if not long:
+        return found
+    of_host = "host" if "host" in tx.thread_key else "''"
+    sql = (
+        f"SELECT thread_id, {of_host}, title, preview FROM thread_texts"
+        f" WHERE {tx.in_list('thread_id', 'ids')}"
+    )
+    texts = {
+        (thread_id, host): {"title": title, "preview": preview}
+        for thread_id, host, title, preview in tx.query(sql, {"ids": tx.list_value(long)})
+    }
+    return [
+        msgspec.structs.replace(thread, **texts.get((thread.id, thread.host), {}))
+        for thread in found
+    ]
+
+
+def cut_texts(row: dict[str, Any]) -> dict[str, str] | None:
+    """Leave in a row what a list shows of its texts; gives them whole, if that was more."""
+    texts = {"id": row["id"], "title": row["title"], "preview": row["preview"]}
+    if max(len(texts["title"]), len(texts["preview"])) <= SHOWN_CHARACTERS:
+        return None
+    row["title"] = texts["title"][:SHOWN_CHARACTERS]
+    row["preview"] = texts["preview"][:SHOWN_CHARACTERS]
+    return texts
+
+
+def all_ids(tx: Transaction) -> list[str]:
+    """Read the ids of all threads, in order."""
+    return [row[0] for row in tx.query(_STATEMENTS["all_ids"])]
+
+
+def columns_of(metadata: ThreadMetadata, home: str) -> dict[str, Any]:
+    """Turn a thread into what is stored of it: each column but those that a database adds."""
+    row = _to_row({column: getattr(metadata, column) for column in COLUMNS}, home)
+    row["recency_at"] = to_epoch(metadata.recency_at or metadata.created_at)
+    row["has_user_event"] = int(metadata.has_user_event)
+    row["archived"] = int(metadata.archived_at is not None)
+    row["origin"] = row["git_origin_url"] or ""
+    return row
+
+
 def facts(tx: Transaction, thread_ids: Collection[str]) -> list[ThreadFacts]:
     """Read of some threads what usage is told by."""
     columns = ", ".join(ThreadFacts.__struct_fields__)
@@ -290,12 +340,10 @@ def group_places(tx: Transaction) -> list[tuple[int, str, str]]:
     return tx.query(_STATEMENTS["group_places"])
 
 
-def set_names(tx: Transaction, names: dict[str, str]) -> None:
-    """Give threads their names; unknown ids are passed over."""
-    tx.execute_many(
-        _STATEMENTS["rename"],
-        [{"id": thread_id, "name": name} for thread_id, name in names.items()],
-    )
+def set_names(tx: Transaction, names: dict[str, str]) -> list[str]:
+    """Give threads their names, unknown ids are passed over; gives those that had another."""
+    sql = _STATEMENTS["rename"]
+    return [each for each, name in names.items() if tx.query(sql, {"id": each, "name": name})]
 
 
 def without_rollout_file(tx: Transaction, home: str) -> list[tuple[str, str]]:
@@ -331,13 +379,16 @@ def _readable(
         return found
 
 
-def _place(anchor: Anchor | None) -> _Place | None:
-    return (to_epoch(whole_seconds(anchor.ts)), parse_thread_id(anchor.id)) if anchor else None
+def _place(tx: Transaction, anchor: Anchor | None) -> _Place | None:
+    if anchor is None:
+        return None
+    place = to_epoch(whole_seconds(anchor.ts)), parse_thread_id(anchor.id), anchor.host
+    return place[: 1 + len(tx.thread_key)]
 
 
 def _listing(
     tx: Transaction,
-    columns: str,
+    columns: tuple[str, ...],
     limit: int,
     after: _Place | None,
     sort_key: SortKey,
@@ -350,16 +401,19 @@ def _listing(
     """
     walk = _Walk(tx, sort_key, threads)
     if not walk.is_filtered:
-        return walk.along_all(columns, limit, after)
+        return walk.along_all(", ".join(columns), limit, after)
+    key_of = itemgetter(*map(columns.index, tx.thread_key))
+    of_place = itemgetter(*range(1, 1 + len(tx.thread_key)))
     while True:
         places = walk.places(limit, after)
         rows = tx.query(
-            f"SELECT {columns} FROM threads WHERE {tx.in_list('id', 'ids')}",
-            {"ids": tx.list_value([thread_id for _, thread_id in places])},
+            f"SELECT {', '.join(columns)} FROM threads WHERE {tx.in_list('id', 'ids')}",
+            {"ids": tx.list_value([str(place[1]) for place in places])},
         )
-        by_id = {row[0]: row for row in rows}
-        if len(by_id) == len(places):  # else one was deleted, or moved, between two statements
-            return [by_id[thread_id] for _, thread_id in places]
+        by_key = {key_of(row): row for row in rows}
+        found = [by_key[of_place(place)] for place in places if of_place(place) in by_key]
+        if len(found) == len(places):  # else one was deleted, or moved, between two statements
+            return found
 
 
 class _Walk:
@@ -371,6 +425,7 @@ class _Walk:
     def __init__(self, tx: Transaction, sort_key: SortKey, threads: ThreadFilter) -> None:
         self._tx = tx
         self._sort = _SORT_COLUMNS[sort_key]
+        self._key = tx.thread_key
         self._parameters: dict[str, Any] = {"archived": int(threads.archived)}
         self._is_silent = threads.include_silent
         self._all = ["archived = :archived"]
@@ -423,7 +478,7 @@ class _Walk:
             places, is_all = self._among_next(limit, after)
             if is_all or len(places) == limit:
                 return places
-            groups = self._found_groups(-1)
+            groups = self._found_groups(_ALL)
         return list(islice(self._merged(groups, limit, after), limit))
 
     def along_all(self, columns: str, limit: int, after: _Place | None) -> list[Row]:
@@ -437,6 +492,8 @@ class _Walk:
             return []
         shown = self._tx.contains(f"{place}.title", "title")
         whole = self._tx.contains("thread_texts.title", "title")
+        if "host" in self._key:
+            whole += f" AND thread_texts.host = {place}.host"
         return [
             (
                 f"({shown} OR length({place}.title) = {SHOWN_CHARACTERS} AND EXISTS"
@@ -445,7 +502,7 @@ class _Walk:
         ]
 
     def _found_groups(self, most: int) -> list[int]:
-        """Find the groups of the threads that are let through, all of them where most is -1."""
+        """Find the groups of the threads that are let through."""
         has_said = "IN (0, 1)" if self._is_silent else "= 1"  # so that an index is of use
         where = ["thread_groups.archived = :archived", f"thread_groups.has_user_event {has_said}"]
         sql = f"SELECT id FROM thread_groups WHERE {' AND '.join(where + self._groups)} LIMIT :most"
@@ -454,25 +511,24 @@ class _Walk:
     def _among_marked(self, limit: int, after: _Place | None) -> list[_Place]:
         """Find those that are let through among the pinned, or those with tags: these are few."""
         where = ["threads.id = marked.thread_id", *self._on_threads(anywhere=False)]
-        place = {}
+        place: dict[str, int | str] = {}
         if after is not None:
-            where.append(f"(threads.{self._sort}, threads.id) < (:after_time, :after_id)")
-            place = {"after_time": after[0], "after_id": after[1]}
+            condition, place = self._after(after, "threads.")
+            where.append(condition)
         return self._tx.query(
-            f"SELECT threads.{self._sort}, threads.id"
+            f"SELECT {', '.join(self._columns('threads.'))}"
             f" FROM ({' INTERSECT '.join(self._marked)}) AS marked CROSS JOIN threads"
             " JOIN thread_groups ON thread_groups.id = threads.group_id"
-            f" WHERE {' AND '.join(where)}"
-            f" ORDER BY threads.{self._sort} DESC, threads.id DESC LIMIT :limit",
+            f" WHERE {' AND '.join(where)} {self._order('threads.')} LIMIT :limit",
             self._parameters | place | {"limit": limit},
         )
 
     def _among_next(self, limit: int, after: _Place | None) -> tuple[list[_Place], bool]:
         """Find those that are let through among the next of all; says whether that were all."""
-        columns = f"{self._sort}, id, group_id" + (", title" if self._seeks_title else "")
-        sql, parameters = self._ordered(columns, self._all, _PROBED, after)
+        columns = [*self._columns(), "group_id", *(["title"] if self._seeks_title else [])]
+        sql, parameters = self._ordered(", ".join(columns), self._all, _PROBED, after)
         places = self._tx.query(
-            f"SELECT {self._sort}, next.id FROM ({sql}) AS next"
+            f"SELECT {', '.join(self._columns('next.'))} FROM ({sql}) AS next"
             " JOIN thread_groups ON thread_groups.id = next.group_id"
             f" WHERE {' AND '.join(self._groups + self._titled('next'))} LIMIT :limit",
             parameters | {"limit": limit},
@@ -486,8 +542,9 @@ class _Walk:
         """Merge the threads of groups, each read on only as far as it is needed."""
         at_once = 2 * limit // max(len(groups), 1) + 4
         where = ["group_id = :group", *self._unpinned, *self._titled("threads")]
-        first = self._ordered(f"{self._sort}, id", where, at_once, after)
-        more = self._ordered(f"{self._sort}, id", where, at_once, (0, ""))[0]
+        columns = ", ".join(self._columns())
+        first = self._ordered(columns, where, at_once, after)
+        more = self._ordered(columns, where, at_once, (0, *("" for _ in self._key)))[0]
 
         def of_group(group: int) -> Iterator[_Place]:
             sql, parameters = first[0], first[1] | {"group": group}
@@ -497,7 +554,7 @@ class _Walk:
                 if len(rows) < at_once:
                     return
                 sql = more
-                parameters |= {"after_time": rows[-1][0], "after_id": rows[-1][1]}
+                parameters |= self._after(rows[-1])[1]
 
         return heapq.merge(*map(of_group, groups), reverse=True)
 
@@ -506,13 +563,24 @@ class _Walk:
     ) -> tuple[str, dict[str, Any]]:
         parameters = self._parameters | {"n": limit}
         if after is not None:
-            where = [*where, f"({self._sort}, id) < (:after_time, :after_id)"]
-            parameters |= {"after_time": after[0], "after_id": after[1]}
-        sql = (
-            f"SELECT {columns} FROM threads WHERE {' AND '.join(where)}"
-            f" ORDER BY {self._sort} DESC, id DESC LIMIT :n"
-        )
+            condition, place = self._after(after)
+            where = [*where, condition]
+            parameters |= place
+        sql = f"SELECT {columns} FROM threads WHERE {' AND '.join(where)} {self._order()} LIMIT :n"
         return sql, parameters
+
+    def _columns(self, of: str = "") -> list[str]:
+        """Name the columns of a place, of one of several tables."""
+        return [f"{of}{column}" for column in (self._sort, *self._key)]
+
+    def _order(self, of: str = "") -> str:
+        return "ORDER BY " + ", ".join(f"{column} DESC" for column in self._columns(of))
+
+    def _after(self, place: _Place, of: str = "") -> tuple[str, dict[str, int | str]]:
+        """Build the condition on what comes after a place, and what is bound to it."""
+        values = {f"after_{number}": value for number, value in enumerate(place)}
+        bound = ", ".join(f":{name}" for name in values)
+        return f"({', '.join(self._columns(of))}) < ({bound})", values
 
 
 def _to_row(values: dict[str, Any], home: str) -> dict[str, Any]:

@@ -1,20 +1,31 @@
 """Dynamic tools in the database: written once per thread, never changed (behaviour.md 24 to 27)."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import msgspec
 
 from rollbook.errors import DamagedRowError, ThreadNotFoundError, UsageError
 from rollbook.model.thread import DynamicToolSpec, clean_text
 from rollbook.store import threads
-from rollbook.store.engine import Transaction
+from rollbook.store.engine import Row, Transaction
 from rollbook.store.statements import load
 
+COLUMNS = (
+    "thread_id",
+    "position",
+    "name",
+    "description",
+    "input_schema",
+    "defer_loading",
+    "namespace",
+)
 _STATEMENTS = load("tools.sql")
 
 
-def get(tx: Transaction, thread_id: str) -> list[DynamicToolSpec]:
+def get(tx: Transaction, thread_id: str, host: str | None = None) -> list[DynamicToolSpec]:
     """Read a thread's tools in order; empty where there are none.
+
+    ``host`` says whose, in a database of many hosts.
 
     Errors: DamagedRowError where a stored schema isn't JSON, UsageError where it is nested deeper
     than the caller's stack has room for.
@@ -28,9 +39,18 @@ def get(tx: Transaction, thread_id: str) -> list[DynamicToolSpec]:
             namespace=namespace,
         )
         for name, description, schema, defer_loading, namespace in tx.query(
-            _STATEMENTS["list"], {"thread_id": thread_id}
+            _STATEMENTS["list"].format(of_host="" if host is None else "AND host = :host"),
+            {"thread_id": thread_id, "host": host},
         )
     ]
+
+
+def rows_of(tx: Transaction, thread_ids: Collection[str]) -> list[Row]:
+    """Read the tools of some threads as they are stored, thread by thread, in order."""
+    sql = _STATEMENTS["of_threads"].format(
+        columns=", ".join(COLUMNS), among=tx.in_list("thread_id", "ids")
+    )
+    return tx.query(sql, {"ids": tx.list_value(list(thread_ids))})
 
 
 def put_first(tx: Transaction, thread_id: str, tools: Sequence[DynamicToolSpec]) -> None:

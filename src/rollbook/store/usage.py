@@ -1,20 +1,21 @@
 """What threads have used, by quarters of an hour and model."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import msgspec
 
 from rollbook.model.usage import Tokens
-from rollbook.store.engine import Transaction
+from rollbook.store.engine import Row, Transaction
 from rollbook.store.statements import load
 
-_COLUMNS = ("requests", *Tokens.__struct_fields__)
+COLUMNS = ("requests", *Tokens.__struct_fields__)
 _STATEMENTS = {
     name: sql.format(
-        columns=", ".join(_COLUMNS),
-        values=", ".join(f":{column}" for column in _COLUMNS),
-        sums=", ".join(f"{column} = usage.{column} + excluded.{column}" for column in _COLUMNS),
-        totals=", ".join(f"sum({column})" for column in _COLUMNS),
+        columns=", ".join(COLUMNS),
+        values=", ".join(f":{column}" for column in COLUMNS),
+        sums=", ".join(f"{column} = usage.{column} + excluded.{column}" for column in COLUMNS),
+        among="{among}",
+        totals=", ".join(f"CAST(sum({column}) AS bigint)" for column in COLUMNS),
     )
     for name, sql in load("usage.sql").items()
 }
@@ -39,7 +40,7 @@ def add(tx: Transaction, thread_id: str, file_id: int, used: Iterable[Used]) -> 
             "bucket": each.bucket,
             "model": each.model,
             "requests": each.requests,
-            **dict(zip(_COLUMNS[1:], msgspec.structs.astuple(each.tokens), strict=True)),
+            **dict(zip(COLUMNS[1:], msgspec.structs.astuple(each.tokens), strict=True)),
         }
         for each in used
     ]
@@ -49,6 +50,12 @@ def add(tx: Transaction, thread_id: str, file_id: int, used: Iterable[Used]) -> 
 def delete(tx: Transaction, file_id: int) -> None:
     """Forget what a rollout has used."""
     tx.execute(_STATEMENTS["delete"], {"file_id": file_id})
+
+
+def of_threads(tx: Transaction, thread_ids: Collection[str]) -> list[Row]:
+    """Read what some threads have used: thread, bucket, model and sums, in order."""
+    sql = _STATEMENTS["of_threads"].format(among=tx.in_list("thread_id", "ids"))
+    return tx.query(sql, {"ids": tx.list_value(list(thread_ids))})
 
 
 def between(tx: Transaction, since: int, until: int, *, by_thread: bool) -> list[Used]:

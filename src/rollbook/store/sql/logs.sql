@@ -28,3 +28,9 @@ INSERT INTO sqlite_sequence (name, seq) VALUES ('logs', :id)
 INSERT INTO logs (id, ts, ts_nanos, level, target, message, module_path, file, line, thread_id)
 VALUES (:id, :ts, :ts_nanos, :level, :target, :message, :module_path, :file, :line, :thread_id)
 ON CONFLICT (id) DO NOTHING RETURNING id
+
+-- rows_after: The next rows behind an id.
+SELECT id, {columns} FROM logs WHERE id > :id ORDER BY id LIMIT :n
+
+-- last_id: The largest id that was ever given.
+SELECT seq FROM sqlite_sequence WHERE name = 'logs'

@@ -8,7 +8,10 @@ SELECT {columns}, fold_state FROM threads WHERE id = :id
 SELECT 1 FROM threads WHERE id = :id
 
 -- ids_between: The ids of a range of texts, for shortened ids.
-SELECT id FROM threads WHERE id >= :low AND id < :high ORDER BY id LIMIT :n
+SELECT DISTINCT id FROM threads WHERE id >= :low AND id < :high ORDER BY id LIMIT :n
+
+-- all_ids: The ids of all threads.
+SELECT id FROM threads ORDER BY id
 
 -- group: See to it that the combination of values that a thread is listed by is there.
 INSERT INTO thread_groups (archived, has_user_event, source, model_provider, cwd, origin)
@@ -41,7 +44,7 @@ DELETE FROM thread_texts WHERE thread_id = :id
 DELETE FROM threads WHERE id = :id
 
 -- rename: Set the name of a thread that differs from it.
-UPDATE threads SET name = :name WHERE id = :id AND (name IS NULL OR name <> :name)
+UPDATE threads SET name = :name WHERE id = :id AND (name IS NULL OR name <> :name) RETURNING id
 
 -- recency: The time of its last turn.
 SELECT recency_at FROM threads WHERE id = :id

@@ -13,3 +13,7 @@ WHERE bucket >= :since AND bucket < :until GROUP BY thread_id, bucket, model
 -- of_all: What all have used in some time.
 SELECT '', bucket, model, {totals} FROM usage
 WHERE bucket >= :since AND bucket < :until GROUP BY bucket, model
+
+-- of_threads: What each of some threads has used.
+SELECT thread_id, bucket, model, {totals} FROM usage
+WHERE {among} GROUP BY thread_id, bucket, model ORDER BY thread_id, bucket, model
