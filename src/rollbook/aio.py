@@ -158,6 +158,10 @@ class AsyncStateRuntime:
         """See :meth:`rollbook.StateRuntime.resolve_thread_id`."""
         return await self._run(self._runtime.resolve_thread_id, text)
 
+    async def is_elsewhere(self, metadata: ThreadMetadata) -> bool:
+        """See :meth:`rollbook.StateRuntime.is_elsewhere`."""
+        return await self._run(self._runtime.is_elsewhere, metadata)
+
     async def get_dynamic_tools(self, thread_id: str) -> list[DynamicToolSpec] | None:
         """See :meth:`rollbook.StateRuntime.get_dynamic_tools`."""
         return await self._run(self._runtime.get_dynamic_tools, thread_id)

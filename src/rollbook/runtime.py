@@ -306,8 +306,12 @@ class StateRuntime:
         return thread and self._shown(thread)
 
     def rollout_exists(self, metadata: ThreadMetadata) -> bool:
-        """Say whether a thread's rollout is on disk, plain or compressed."""
-        return repair.rollout_exists(metadata)
+        """Say whether a thread's rollout is on this machine's disk, plain or compressed."""
+        return not self.is_elsewhere(metadata) and repair.rollout_exists(metadata)
+
+    def is_elsewhere(self, metadata: ThreadMetadata) -> bool:
+        """Say whether a thread lives on another host: its rollout is there, and nowhere else."""
+        return metadata.host not in {"", self.host}
 
     @_operation
     def resolve_thread_id(self, text: str) -> str:
@@ -980,6 +984,8 @@ class StateRuntime:
         The first update is the comparison of the whole home, as by :meth:`sync`; others come as the
         file system tells of changes, within a tenth of a second.  Every ``check_interval_s`` seconds
         the whole home is compared again, as notifications can be missed; that gives an update, too.
+        Where the state is shared, what other hosts change gives updates, too, whose ``hosts`` are
+        those; what this home changes is sent before the update comes.
         Ends when ``stop`` is set, within a second, or the state is closed.  What can't be stored is
         logged and tried again.
 
@@ -992,21 +998,27 @@ class StateRuntime:
     def _watch(
         self, check_interval_s: float, stop: threading.Event | None
     ) -> Iterator[WatchUpdate]:
-        from rollbook.index.watch import Watch
-
-        is_first = True
         either = _Either(stop or threading.Event())
         take_back = self.before_closing(either.closing.set)
         try:
-            for update in Watch(self._index, check_interval_s, either):
-                changed = update.changed + update.removed
-                self._keeper.want(None if update.is_full else changed)
-                if self._shared is not None:
-                    self._shared.follow(None if is_first else changed)
-                is_first = False
-                yield update
+            if self._shared is not None:
+                yield from self._shared.merged(self._own_updates(check_interval_s, either), either)
+            else:
+                yield from self._own_updates(check_interval_s, either)
         finally:
             take_back()
+
+    def _own_updates(self, check_interval_s: float, stop: "_Either") -> Iterator[WatchUpdate]:
+        from rollbook.index.watch import Watch
+
+        is_first = True
+        for update in Watch(self._index, check_interval_s, stop):
+            changed = update.changed + update.removed
+            self._keeper.want(None if update.is_full else changed)
+            if self._shared is not None:
+                self._shared.follow(None if is_first else changed)
+            is_first = False
+            yield update
 
     @_operation
     def insert_log(self, entry: LogEntry) -> None:
@@ -1252,7 +1264,7 @@ class StateRuntime:
     def _own_thread(self, thread_id: str) -> ThreadMetadata:
         """Look up a thread whose rollout is to be changed."""
         metadata = self._required_thread(thread_id)
-        if self._shared is not None and metadata.host not in {"", self._shared.host}:
+        if self.is_elsewhere(metadata):
             raise ThreadElsewhereError(
                 f"the rollout of thread {metadata.id} is on host {metadata.host}",
                 host=metadata.host,
@@ -1290,6 +1302,11 @@ class StateRuntime:
             )
             threads.upsert(tx, str(self._home), with_file_time(changed))
         self._share([canonical_id])
+
+
+def is_shared(database: str | os.PathLike[str] | None = None) -> bool:
+    """Say whether a database, else ``ROLLBOOK_DB``, is one on a server, which many hosts share."""
+    return shared_address(database) is not None
 
 
 def _home_of(
@@ -1331,6 +1348,10 @@ class _Either:
     def __init__(self, stop: threading.Event) -> None:
         self.closing = threading.Event()
         self._stop = stop
+
+    def end(self) -> None:
+        """Have it be as if it had come."""
+        self.closing.set()
 
     def is_set(self) -> bool:
         """Say whether either has come."""

@@ -10,6 +10,7 @@ import click
 
 from rollbook.cli import render
 from rollbook.cli.options import Settings, add_options
+from rollbook.cli.secrets import hide_passwords
 from rollbook.errors import RollbookError, UsageError
 
 _INTERRUPTED = 130
@@ -65,7 +66,13 @@ class _Commands(click.Group):
 @click.version_option(package_name="rollbook")
 @add_options
 @click.pass_context
-def cli(context: click.Context, home: str | None, database: str | None, as_json: bool) -> None:
+def cli(
+    context: click.Context,
+    home: str | None,
+    database: str | None,
+    read_database: str | None,
+    as_json: bool,
+) -> None:
     """List, look up and archive the threads of a coding agent's home.
 
     \b
@@ -78,11 +85,12 @@ def cli(context: click.Context, home: str | None, database: str | None, as_json:
     rollbook export ID     a thread as Markdown, HTML or JSON
     rollbook tag ID TAG    order: also rename, pin, projects, relocate, delete, prune
     rollbook doctor        what state the home is in
+    rollbook sync --watch --db postgresql://…      share it with other hosts
 
     \b
     Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 busy, 5 damaged.
     """
-    context.obj = Settings(home, database, as_json)
+    context.obj = Settings(home, database, as_json, read_database)
     if context.invoked_subcommand is None:
         render.echo(context.get_help())
 
@@ -96,6 +104,7 @@ class _Notes(logging.Handler):
 
 def main() -> None:
     """Run the command line and end the process with the exit code that the outcome has."""
+    hide_passwords(sys.orig_argv)
     logging.getLogger("rollbook").addHandler(_Notes(logging.WARNING))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # whatever the terminal's encoding lacks

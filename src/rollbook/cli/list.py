@@ -93,12 +93,17 @@ def _show_table(page: ThreadsPage, sort: SortKey) -> None:
     if is_wide:
         table.add_column("Source", style="dim", no_wrap=True, max_width=10)
         table.add_column("Tokens", justify="right", no_wrap=True)
+    has_hosts = any(thread.host for thread in page.items)
+    if has_hosts:
+        table.add_column("Host", style="magenta", no_wrap=True, max_width=20)
     table.add_column("Directory", style="green", no_wrap=True)
     table.add_column("Title", no_wrap=True, overflow="ellipsis", ratio=1)
     for thread in page.items:
         cells = [thread.id[:_SHOWN_ID], render.age_of(_time_of(thread, sort))]
         if is_wide:
             cells += [render.source_of(thread), f"{thread.tokens_used:,}"]
+        if has_hosts:
+            cells.append(render.printable(thread.host))
         cells += [render.directory_of(thread, console.width // 4), render.marked_title_of(thread)]
         table.add_row(*map(Text, cells))
     console.print(table)

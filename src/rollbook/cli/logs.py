@@ -4,6 +4,7 @@ import logging
 import select
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import click
@@ -16,11 +17,13 @@ from rollbook.errors import (
     AmbiguousIdError,
     DatabaseBusyError,
     DatabaseDamagedError,
+    ThreadNotFoundError,
     UsageError,
 )
 from rollbook.logs.reader import LogReader
 from rollbook.model.documents import to_json
 from rollbook.model.log import LogQuery, LogRow
+from rollbook.runtime import StateRuntime
 
 _log = logging.getLogger(__name__)
 _COLOURS = {
@@ -87,34 +90,78 @@ def logs_command(
     rollbook logs --level error --from 2h
     rollbook logs --thread-id 01a207c8 --search timeout --no-follow
     rollbook logs --db ~/.codex/logs_2.sqlite      # Codex's own, only read
+    rollbook logs --db postgresql://…              # those of all hosts that share it
 
     TIME is RFC 3339 (2026-01-27T12:34:56Z), unix seconds, or how long ago: 30s, 15m, 2h, 3d, 1w.
     Of several --module, --file or --thread-id any may fit; their texts are taken literally.  With
     --json each row is one JSON object on a line of its own.
     """
-    reader = LogReader.open(settings.home, settings.database)
-    _mend(settings, reader)
-    query = LogQuery(
-        level=level,
-        from_ts=from_ts,
-        to_ts=to_ts,
-        module_like=modules,
-        file_like=files,
-        thread_ids=[_complete(reader, text) for text in thread_ids],
-        include_threadless=threadless,
-        search=search,
-    )
-    rows = (
-        _last_rows(reader, query, backfill)
-        if no_follow
-        else _follow(reader, query, backfill, poll_ms)
-    )
-    try:
-        for part in rows:
-            _show(part, as_json=settings.as_json)
-    except KeyboardInterrupt:
-        if no_follow:
-            raise  # else it is how one ends it
+    with _opened(settings) as reader:
+        query = LogQuery(
+            level=level,
+            from_ts=from_ts,
+            to_ts=to_ts,
+            module_like=modules,
+            file_like=files,
+            thread_ids=[_complete(reader, text) for text in thread_ids],
+            include_threadless=threadless,
+            search=search,
+        )
+        rows = (
+            _last_rows(reader, query, backfill)
+            if no_follow
+            else _follow(reader, query, backfill, poll_ms)
+        )
+        try:
+            for part in rows:
+                _show(part, as_json=settings.as_json)
+        except KeyboardInterrupt:
+            if no_follow:
+                raise  # else it is how one ends it
+
+
+class _SharedLogs:
+    """The logs of all hosts that share a database, to be read as those of a home are."""
+
+    def __init__(self, state: StateRuntime) -> None:
+        self._state = state
+        self.path = state.database
+
+    def exists(self) -> bool:
+        """They are there, though there may be no rows."""
+        return True
+
+    def state(self) -> None:
+        """Only a look at the rows says whether some have come."""
+
+    def query_logs(self, query: LogQuery) -> list[LogRow]:
+        """Read the rows that a query asks for."""
+        return self._state.query_logs(query)
+
+    def thread_ids(self, prefix: str, limit: int) -> list[str]:
+        """Find the thread whose id begins so, if that is only one; what has logged isn't looked up."""
+        try:
+            return [self._state.resolve_thread_id(prefix)][:limit]
+        except ThreadNotFoundError:
+            return []
+
+    def last_id(self) -> int:
+        """Read the largest id of all; 0 where there are no rows."""
+        return self._state.max_log_id()
+
+
+_Reader = LogReader | _SharedLogs
+
+
+@contextmanager
+def _opened(settings: Settings) -> Iterator[_Reader]:
+    if settings.is_shared:
+        with settings.open() as state:
+            yield _SharedLogs(state)
+    else:
+        reader = LogReader.open(settings.home, settings.database)
+        _mend(settings, reader)
+        yield reader
 
 
 def _mend(settings: Settings, reader: LogReader) -> None:
@@ -129,20 +176,20 @@ def _mend(settings: Settings, reader: LogReader) -> None:
             state.query_logs(LogQuery(limit=_PART, descending=True))
 
 
-def _last_rows(reader: LogReader, query: LogQuery, backfill: int) -> Iterator[list[LogRow]]:
+def _last_rows(reader: _Reader, query: LogQuery, backfill: int) -> Iterator[list[LogRow]]:
     if not reader.exists():
         render.note(f"There are no logs yet at {reader.path}")
         return
     yield _newest(reader, query, backfill)
 
 
-def _newest(reader: LogReader, query: LogQuery, count: int) -> list[LogRow]:
+def _newest(reader: _Reader, query: LogQuery, count: int) -> list[LogRow]:
     newest = msgspec.structs.replace(query, limit=count, descending=True)
     return reader.query_logs(newest)[::-1]
 
 
 def _follow(
-    reader: LogReader, query: LogQuery, backfill: int, poll_ms: int
+    reader: _Reader, query: LogQuery, backfill: int, poll_ms: int
 ) -> Iterator[list[LogRow]]:
     """Yield the last rows and then, for ever, what came since; ends when nobody reads any more."""
     seen: int | None = None  # the largest id that was looked at
@@ -169,9 +216,7 @@ def _follow(
             return
 
 
-def _between(
-    reader: LogReader, query: LogQuery, after: int, last_id: int
-) -> Iterator[list[LogRow]]:
+def _between(reader: _Reader, query: LogQuery, after: int, last_id: int) -> Iterator[list[LogRow]]:
     while after < last_id:
         part = msgspec.structs.replace(query, after_id=after, up_to_id=last_id, limit=_PART)
         rows = reader.query_logs(part)
@@ -189,7 +234,7 @@ def _nobody_reads(wait_ms: int) -> bool:
     return bool(poll.poll(wait_ms))
 
 
-def _complete(reader: LogReader, text: str) -> str:
+def _complete(reader: _Reader, text: str) -> str:
     """Complete a shortened thread id by those that have logged; any other text stays."""
     if not text:
         raise UsageError("--thread-id needs an id", hint="--threadless asks for rows without one")
@@ -230,6 +275,7 @@ def _line(row: LogRow, *, colour: bool) -> str:
             painted(_time_text(row), None, dim=True),
             painted(f"{level:<5}", _COLOURS.get(level.upper()), bold=True),
             painted(f"[{thread_id}]", None, dim=True),
+            *([painted(render.printable(row.host), "magenta")] if row.host else []),
             painted(render.printable(row.target), "cyan"),
             "-",
         )

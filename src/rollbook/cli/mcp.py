@@ -42,7 +42,9 @@ async def _serve(settings: Settings) -> None:
     from rollbook.aio import AsyncStateRuntime
     from rollbook.mcp_server.server import make_server
 
-    async with AsyncStateRuntime.open(settings.home, database=settings.database) as state:
+    async with AsyncStateRuntime.open(
+        settings.home, database=settings.database, read_database=settings.read_database
+    ) as state:
         await make_server(state).run_stdio_async()
 
 
@@ -55,7 +57,9 @@ async def _serve_http(settings: Settings, port: int) -> None:
     token, is_given = token_of(_TOKEN)
     with listen("127.0.0.1", port) as listening:
         host, port = listening.getsockname()
-        async with AsyncStateRuntime.open(settings.home, database=settings.database) as state:
+        async with AsyncStateRuntime.open(
+            settings.home, database=settings.database, read_database=settings.read_database
+        ) as state:
             app = http_app(make_server(state), host, port, token)
             config = uvicorn.Config(app, log_level="warning", lifespan="on")
             render.note(f"Serving http://{host}:{port}{PATH}")

@@ -9,7 +9,7 @@ import msgspec
 from click.shell_completion import CompletionItem
 
 from rollbook.errors import RollbookError
-from rollbook.runtime import StateRuntime
+from rollbook.runtime import StateRuntime, is_shared
 
 _COMPLETIONS = 500
 
@@ -20,11 +20,21 @@ class Settings(msgspec.Struct, frozen=True):
     home: str | None
     database: str | None
     as_json: bool
+    read_database: str | None = None
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether the database is one that hosts share."""
+        return is_shared(self.database)
 
     def open(self, *, temporary: bool | None = None) -> StateRuntime:
         """Open the state; a home that was never synced is left so, as a command is short-lived."""
         return StateRuntime.open(
-            self.home, database=self.database, backfill=False, temporary=temporary
+            self.home,
+            database=self.database,
+            read_database=self.read_database,
+            backfill=False,
+            temporary=temporary,
         )
 
 
@@ -37,8 +47,15 @@ _OPTIONS = (
     click.option(
         "--db",
         "database",
-        metavar="PATH",
-        help="The database of the index.  [default: $ROLLBOOK_DB, else HOME/rollbook/state.sqlite]",
+        metavar="PATH|URL",
+        help="The database of the index, or postgresql://…, which many hosts share."
+        "  [default: $ROLLBOOK_DB, else HOME/rollbook/state.sqlite]",
+    ),
+    click.option(
+        "--read-db",
+        "read_database",
+        metavar="URL",
+        help="A replica of that to read from.  [default: $ROLLBOOK_READ_DB]",
     ),
     click.option("--json", "as_json", is_flag=True, help="Answer with one JSON document."),
 )
@@ -57,12 +74,16 @@ def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
         /,
         home: str | None,
         database: str | None,
+        read_database: str | None,
         as_json: bool,
         **options: Any,
     ) -> Any:
         outer = context.find_object(Settings) or Settings(None, None, False)
         settings = Settings(
-            home or outer.home, database or outer.database, as_json or outer.as_json
+            home or outer.home,
+            database or outer.database,
+            as_json or outer.as_json,
+            read_database or outer.read_database,
         )
         return command(settings, **options)
 

@@ -56,7 +56,7 @@ def serve_command(settings: Settings, *, port: int, host: str, no_open: bool) ->
     with listen(host, port) as listening:
         address, port = listening.getsockname()[:2]
         door = Door(host if host == "localhost" else address, port, token_of(_TOKEN)[0])
-        with StateRuntime.open(settings.home, database=settings.database, backfill=False) as state:
+        with settings.open() as state:
             serving = _serve(state, door, listening, opens=not no_open, as_json=settings.as_json)
             with suppress(KeyboardInterrupt):  # it is how one ends it, however early
                 asyncio.run(serving)

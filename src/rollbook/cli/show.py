@@ -6,7 +6,7 @@ import click
 
 from rollbook.cli import render
 from rollbook.cli.options import Settings, common_options, complete_thread_id
-from rollbook.errors import ThreadNotFoundError
+from rollbook.errors import ThreadElsewhereError, ThreadNotFoundError
 from rollbook.model.documents import thread_object, to_json, tool_object, transcript_object
 from rollbook.model.lineage import LineageNode, Relation
 from rollbook.model.thread import DynamicToolSpec, ThreadMetadata
@@ -66,7 +66,7 @@ def show_command(
     if settings.as_json:
         render.echo_json(thread_object(thread, specs, tree, rollout_exists=exists))
     else:
-        _show(thread, specs, exists=exists)
+        _show(thread, specs, exists=exists or state.is_elsewhere(thread))
         _show_tree(tree, thread.id)
 
 
@@ -108,6 +108,13 @@ def path_command(settings: Settings, *, thread_id: str) -> None:
     with settings.open() as state:
         thread = find_thread(state, thread_id)
         exists = state.rollout_exists(thread)
+        is_elsewhere = state.is_elsewhere(thread)
+    if is_elsewhere:
+        raise ThreadElsewhereError(
+            f"the rollout of thread {thread.id} is on host {thread.host}: {thread.rollout_path}",
+            host=thread.host,
+            hint="look there; `rollbook show --transcript` has what was said",
+        )
     if not exists:
         raise ThreadNotFoundError(
             f"the rollout of thread {thread.id} is gone from {thread.rollout_path}",
@@ -148,6 +155,7 @@ def _show(thread: ThreadMetadata, tools: list[DynamicToolSpec], *, exists: bool)
         "Agent": " ".join(filter(None, (thread.agent_nickname, thread.agent_role))),
         "Made by": " ".join(filter(None, (thread.originator, thread.cli_version))),
         "Tools": ", ".join(tool.name for tool in tools),
+        "Host": thread.host,
         "Rollout": thread.rollout_path + gone,
     }
     for label, value in rows.items():

@@ -11,7 +11,7 @@ import msgspec
 
 from rollbook.cli import render
 from rollbook.cli.options import Settings, common_options
-from rollbook.errors import DatabaseBusyError, UsageError
+from rollbook.errors import DatabaseBusyError, DatabaseUnavailableError, UsageError
 from rollbook.model.outcome import (
     BackfillStats,
     ProgressCallback,
@@ -62,6 +62,9 @@ def sync_command(
     --metadata-only leaves that to the next time. --text=tools has calls
     and output of tools indexed, too, and --no-text nothing; later runs keep to it.
 
+    With --db postgresql://… what this host has is sent there, too, for all who share it.  If the
+    server can't be reached, it ends with 4; the next run sends what is missing.
+
     With --watch it then goes on: what agents write is in the index within a tenth of a second. Each
     time it says what has changed; with --json, in one object a line.
     """
@@ -85,6 +88,9 @@ def sync_command(
             render.echo(_summary(state, stats))
         if watch:
             _follow(state, as_json=settings.as_json)
+        is_unsent = settings.is_shared and bool(state.degraded)
+    if is_unsent and not watch:
+        sys.exit(DatabaseUnavailableError.exit_code)
     if stats.failed and not watch:
         sys.exit(1)
 
@@ -124,8 +130,11 @@ def run_sync(
 
 
 def sync_once(state: StateRuntime, settings: Settings, *, metadata_only: bool) -> None:
-    """Sync a home that was never synced, unless another process is at it."""
-    if state.is_synced():
+    """Sync a home that was never synced, unless another process is at it.
+
+    Not where the state is shared: to read what others share is not to share what one has.
+    """
+    if settings.is_shared or state.is_synced():
         return
     try:
         run_sync(state, metadata_only=metadata_only, quiet=settings.as_json, wait=False)

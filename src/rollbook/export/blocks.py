@@ -63,7 +63,10 @@ def blocks_of(item: TranscriptItem) -> list[Block]:
 
 def omission_of(item: TranscriptItem) -> str:
     """Say what is missing of an item; empty where nothing is."""
-    return f"… {item.omitted:,} more characters" if item.omitted and item.text else ""
+    if not item.omitted or not item.text:
+        return ""
+    where = f", on host {item.host}" if item.host else ""
+    return f"… {item.omitted:,} more characters{where}"
 
 
 def _call(text: str) -> list[Block]:

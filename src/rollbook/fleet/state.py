@@ -4,17 +4,21 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from queue import SimpleQueue
+from typing import Protocol
 
 from rollbook.content.database import ContentDatabase
 from rollbook.errors import DatabaseError, DatabaseUnavailableError, DatabaseUnwritableError
 from rollbook.fleet.delivery import Delivery
+from rollbook.fleet.following import Following
 from rollbook.fleet.host import machine, machine_identity, wanted_name
 from rollbook.fleet.reading import SharedSource
 from rollbook.fleet.replica import Reads
 from rollbook.forks import renew_after_fork, started
 from rollbook.index.home import HomeIndex
 from rollbook.logs.database import LogDatabase
+from rollbook.model.outcome import WatchUpdate
 from rollbook.store import shared
 from rollbook.store.engine import SHARED, Transaction
 from rollbook.store.postgres import PostgresEngine
@@ -26,6 +30,13 @@ _READER_PAUSE_S = 0.2
 _LAST_CHANCE_S = 5.0  # to send what is left when all is closed
 _MOST_WANTED = 10_000  # threads; of more, all are compared
 _log = logging.getLogger(__name__)
+
+
+class Stop(Protocol):
+    """What ends a watch."""
+
+    def end(self) -> None:
+        """End it."""
 
 
 class _Wanted:
@@ -233,6 +244,36 @@ class SharedState:
         except DatabaseError as error:
             _log.warning("what is new here was not sent: %s", error)
         self._wake()
+
+    def merged(self, own: Iterator[WatchUpdate], stop: Stop) -> Iterator[WatchUpdate]:
+        """Give the updates of this home, and in between those of other hosts, until it is to stop."""
+        updates: SimpleQueue[WatchUpdate | BaseException | None] = SimpleQueue()
+        ending = threading.Event()
+
+        def follow_own() -> None:
+            try:
+                for update in own:
+                    updates.put(update)
+                updates.put(None)
+            except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for
+                updates.put(error)
+
+        following = Following(self._engine, lambda: self.host, updates.put, ending)
+        threads = [
+            started(follow_own, name="rollbook-watch"),
+            started(following.run, name="rollbook-following"),
+        ]
+        try:
+            while (update := updates.get()) is not None:
+                if isinstance(update, BaseException):
+                    raise update
+                yield update
+        finally:
+            ending.set()
+            stop.end()
+            for thread in threads:
+                if thread is not None:
+                    thread.join()
 
     def forget_items(self) -> None:
         """Have all that was said here sent again."""

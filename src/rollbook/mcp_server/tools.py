@@ -241,13 +241,14 @@ def _hit(hit: SearchHit) -> Record:
 
 def _item(item: TranscriptItem, *, whole: bool) -> Record:
     text = item.text if whole else cut(item.text)
+    where = f", on host {item.host}" if item.host else ""
     return {
         "position": item.position,
         "kind": item.kind.value if item.kind is not ItemKind.MESSAGE else None,
         "role": item.role,
         "name": item.name,
         "time": item.time and format_time(item.time),
-        "text": f"{text} ({item.omitted:,} more were not read)" if item.omitted else text,
+        "text": f"{text} ({item.omitted:,} more were not read{where})" if item.omitted else text,
     }
 
 

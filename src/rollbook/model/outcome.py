@@ -51,12 +51,14 @@ class WatchUpdate(msgspec.Struct, frozen=True, kw_only=True):
     """What a watch has brought into the index at once: ids of threads, in order, and the counts.
 
     ``changed`` threads were stored, ``removed`` ones are gone.  ``is_full`` says that the whole
-    home was compared.
+    home was compared.  ``hosts`` are other hosts that have changed what they share: the threads are
+    those of them, as far as they are known.
     """
 
     changed: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
     is_full: bool = False
+    hosts: tuple[str, ...] = ()
     stats: BackfillStats = BackfillStats()
 
 

@@ -27,7 +27,7 @@ class TranscriptItem(msgspec.Struct, frozen=True, kw_only=True):
     ``assistant``, ``tool``, or ``system`` for what none of them said.  ``text`` is the message, the
     reasoning, the arguments of a call, or its output; of a text that was too long to be given,
     ``omitted`` counts the characters that are missing, or the bytes of a record that was not even
-    read.  ``name`` is that of a tool, a notice, or another agent.  A call and its output have the
+    read, and ``host`` says which other host has them, if this one hasn't.  ``name`` is that of a tool, a notice, or another agent.  A call and its output have the
     same ``call_id``.  ``turn`` is the id of the turn, where the record has it; ``starts_turn`` is
     true for what the person said.
     """
@@ -42,6 +42,7 @@ class TranscriptItem(msgspec.Struct, frozen=True, kw_only=True):
     turn: str = ""
     starts_turn: bool = False
     omitted: int = 0
+    host: str = ""
 
 
 class TranscriptPage(msgspec.Struct, frozen=True):

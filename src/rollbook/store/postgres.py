@@ -6,9 +6,11 @@ its threads don't live on in a forked process.
 """
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Self
+from uuid import uuid4
 
 import psycopg
 from psycopg import Connection
@@ -113,11 +115,11 @@ class PostgresEngine:
         return PostgresTransaction(connection, is_secured=self._is_secured)
 
     @contextmanager
-    def listening(self, channel: str) -> Iterator[_Connection]:
+    def listening(self, channel: str) -> Iterator["Listener"]:
         """Lend a connection of its own that is told of what others notify."""
         with self._translated(), self._connect() as connection:
             connection.execute(f"LISTEN {channel}".encode())
-            yield connection
+            yield Listener(connection, channel)
 
     def close(self) -> None:
         """Close all connections."""
@@ -204,7 +206,7 @@ class PostgresEngine:
             raise DatabaseError(error.message, hint=self._schema.damage_hint) from error
 
     def _as_ours(self, error: psycopg.Error) -> DatabaseError:
-        said = " ".join(str(error).split())
+        said = str(error).strip().partition("\n")[0]
         message = f"the database {self.location} {{}}: {said}".format
         if isinstance(error, _UNAVAILABLE) or (error.sqlstate is None and _is_lost(error)):
             return DatabaseUnavailableError(message("can't be reached"), hint=_CHECK_ADDRESS)
@@ -217,6 +219,29 @@ class PostgresEngine:
         if isinstance(error, _MISFITS):
             return DatabaseError(message("has another schema"), hint=self._schema.damage_hint)
         return DatabaseError(message("refused"))
+
+
+class Listener:
+    """A connection that listens on a channel."""
+
+    def __init__(self, connection: _Connection, channel: str) -> None:
+        self._connection = connection
+        self._channel = channel
+
+    def messages(self, within_s: float) -> list[str]:
+        """Wait for messages, for so many seconds at most."""
+        told = self._connection.notifies(timeout=within_s, stop_after=1)
+        return [each.payload for each in told]
+
+    def hears(self, within_s: float) -> bool:
+        """Say whether a message of one's own arrives."""
+        own = uuid4().hex
+        self._connection.execute("SELECT pg_notify(%s, %s)", (self._channel, own))
+        deadline = time.monotonic() + within_s
+        while (left := deadline - time.monotonic()) > 0:
+            if own in self.messages(left):
+                return True
+        return False
 
 
 _SECURED = """SELECT 1 FROM pg_class WHERE relnamespace = to_regnamespace(current_schema())

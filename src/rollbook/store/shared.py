@@ -329,15 +329,15 @@ def _items(
 ) -> list[tuple[int, TranscriptItem]]:
     sql = _STATEMENTS[name].format(columns=", ".join(("byte_offset", *_ITEM_COLUMNS)))
     rows = tx.query(sql, {"host": host, "thread_id": thread_id, "key": key, **values})
-    return [(row[0], _to_item(f"{key}:{row[0]}", row[1:])) for row in rows]
+    return [(row[0], _to_item(f"{key}:{row[0]}", host, row[1:])) for row in rows]
 
 
-def _to_item(position: str, row: Row) -> TranscriptItem:
+def _to_item(position: str, host: str, row: Row) -> TranscriptItem:
     values = dict(zip(_ITEM_COLUMNS, row, strict=True))
     values["kind"] = ItemKind(values["kind"])
     values["time"] = from_epoch(values["time"]) if values["time"] else None
     values["starts_turn"] = bool(values["starts_turn"])
-    return TranscriptItem(position=position, **values)
+    return TranscriptItem(position=position, host=host if values["omitted"] else "", **values)
 
 
 def lines_of_host(tx: Transaction, host: str) -> dict[str, list[str]]:

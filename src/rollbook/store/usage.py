@@ -15,10 +15,17 @@ _STATEMENTS = {
         values=", ".join(f":{column}" for column in COLUMNS),
         sums=", ".join(f"{column} = usage.{column} + excluded.{column}" for column in COLUMNS),
         among="{among}",
+        used="{used}",
         totals=", ".join(f"CAST(sum({column}) AS bigint)" for column in COLUMNS),
     )
     for name, sql in load("usage.sql").items()
 }
+
+
+# A thread that several hosts have copies of has used what the longest says.
+_OF_COPIES = f"""(SELECT thread_id, bucket, model,
+    {", ".join(f"max({column}) AS {column}" for column in COLUMNS)}
+    FROM usage GROUP BY thread_id, bucket, model) AS copies"""
 
 
 class Used(msgspec.Struct, frozen=True):
@@ -60,7 +67,8 @@ def of_threads(tx: Transaction, thread_ids: Collection[str]) -> list[Row]:
 
 def between(tx: Transaction, since: int, until: int, *, by_thread: bool) -> list[Used]:
     """Read what was used in some time (epoch seconds), of each thread or of all together."""
-    sql = _STATEMENTS["by_thread" if by_thread else "of_all"]
+    used = _OF_COPIES if "host" in tx.thread_key else "usage"
+    sql = _STATEMENTS["by_thread" if by_thread else "of_all"].format(used=used)
     return [
         Used(bucket, model, requests, Tokens(*tokens), thread_id)
         for thread_id, bucket, model, requests, *tokens in tx.query(

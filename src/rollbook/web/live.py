@@ -108,12 +108,13 @@ class Live:
 
     def _tell(self, update: WatchUpdate) -> None:
         ids = update.changed + update.removed
-        if not ids:
+        if not ids and not update.hosts:
             return
         self.version += 1
         for listener in self._listeners:
             listener.threads.update(ids)
-            listener.is_everything = listener.is_everything or len(listener.threads) > _MOST_IDS
+            is_much = not ids or len(listener.threads) > _MOST_IDS
+            listener.is_everything = listener.is_everything or is_much
             listener.wake.set()
 
     async def _look_at_logs(self) -> None:
