@@ -85,7 +85,7 @@ def old(database) -> Path:
             "INSERT INTO schema_migrations VALUES (?, ?, ?)",
             (first.version, first.name, first.checksum),
         )
-        columns = ", ".join(logs._COLUMNS)
+        columns = ", ".join(logs.COLUMNS)
         with connection:
             connection.executemany(
                 f"INSERT INTO logs ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",

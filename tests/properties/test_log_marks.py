@@ -140,7 +140,7 @@ class Model:
                 logs._STATEMENTS["count"],
                 {"thread_id": as_row(1, entry).thread_id or "", "bytes": 0},
             )
-        tx.insert_many("logs", logs._COLUMNS, [logs._to_row(entry) for entry in new.values()])
+        tx.insert_many("logs", logs.COLUMNS, [logs._to_row(entry) for entry in new.values()])
         self._count_anew(tx)
         self.rows.update(new)
 
@@ -173,7 +173,7 @@ class Model:
         chosen = sorted(self._deleted)[first::every]
         back = {row_id: self._deleted.pop(row_id) for row_id in chosen}
         values = [
-            {"id": row_id} | dict(zip(logs._COLUMNS, logs._to_row(entry), strict=True))
+            {"id": row_id} | dict(zip(logs.COLUMNS, logs._to_row(entry), strict=True))
             for row_id, entry in back.items()
         ]
         assert logs.restore(tx, values) == len(values)

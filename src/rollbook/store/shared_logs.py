@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -9,8 +10,10 @@ from rollbook.model.log import LogQuery, LogRow
 from rollbook.store import log_conditions, logs
 from rollbook.store.engine import Row, Transaction
 from rollbook.store.log_conditions import LARGEST_ID, countable
-from rollbook.store.postgres_transaction import PostgresTransaction
 from rollbook.store.statements import load
+
+if TYPE_CHECKING:  # the driver is there only for whoever has a server
+    from rollbook.store.postgres_transaction import PostgresTransaction
 
 _STATEMENTS = load("shared.sql")
 _COLUMNS = ("host", *logs.COLUMNS)
@@ -33,7 +36,7 @@ def locked_position(tx: Transaction, host: str) -> tuple[int, str]:
     return tx.query(_STATEMENTS["log_position"], {"host": host})[0]
 
 
-def put(tx: PostgresTransaction, host: str, rows: Sequence[Row]) -> None:
+def put(tx: "PostgresTransaction", host: str, rows: Sequence[Row]) -> None:
     """Take over rows of a host's log, each with its id there first, and remember the last."""
     last = rows[-1]
     tx.execute(_STATEMENTS["log_turn"])
