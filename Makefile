@@ -32,7 +32,7 @@ run: $(VENV)/.installed
 	$(BIN)/rollbook list --home "$$home" && \
 	echo "In the browser: $(BIN)/rollbook serve --home $$home"
 
-test: $(VENV)/.installed-test build/chromium lint
+test: $(VENV)/.installed-test build/chromium build/pgbouncer lint
 	$(BIN)/pytest -n 4 --dist loadfile
 
 test-faults: $(VENV)/.installed-test
@@ -57,6 +57,10 @@ fix: $(VENV)/.installed-test
 build/chromium: $(VENV)/.installed-test tests/browser/chromium.py
 	@$(BIN)/python tests/browser/chromium.py > /dev/null
 	@[ ! -d $@ ] || touch $@
+
+build/pgbouncer: $(VENV)/.installed-test tests/postgres/pgbouncer.py
+	@$(BIN)/python -m tests.postgres.pgbouncer > /dev/null
+	@touch $@
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

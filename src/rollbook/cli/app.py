@@ -17,6 +17,7 @@ _INTERRUPTED = 130
 _MODULES = {
     "archive": "archive",
     "completion": "completion",
+    "copy": "copy",
     "delete": "delete",
     "doctor": "doctor",
     "export": "export",

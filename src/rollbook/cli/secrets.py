@@ -4,7 +4,12 @@ import os
 import sys
 from urllib.parse import urlsplit
 
-_OPTIONS = {"--db": "ROLLBOOK_DB", "--read-db": "ROLLBOOK_READ_DB"}
+_OPTIONS = {
+    "--db": "ROLLBOOK_DB",
+    "--read-db": "ROLLBOOK_READ_DB",
+    "--from": "ROLLBOOK_COPY_FROM",
+    "--to": "ROLLBOOK_COPY_TO",
+}
 
 
 def hide_passwords(command_line: list[str]) -> None:

@@ -1,7 +1,7 @@
 """``rollbook sync``: bring the index up to date."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
@@ -175,6 +175,18 @@ def _update_line(update: WatchUpdate) -> str:
     ids = [*update.changed, *update.removed]
     shown = " ".join(ids[:_SHOWN_IDS]) + (" …" if len(ids) > _SHOWN_IDS else "")
     return f"{datetime.now().astimezone():%H:%M:%S} {', '.join(parts)}: {shown}"
+
+
+@contextmanager
+def counting(what: str) -> Iterator[Callable[[int], None] | None]:
+    """Show how many of something were done, on a terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status("") as status:
+        yield lambda count: status.update(f"{count:,} {what}")
 
 
 @contextmanager

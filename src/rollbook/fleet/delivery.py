@@ -24,7 +24,7 @@ from rollbook.logs.database import LogDatabase
 from rollbook.model.annotation import Line, annotated, fold, milliseconds
 from rollbook.model.search import TextScope
 from rollbook.store import annotations as marks
-from rollbook.store import files, shared, shared_logs, threads, tools, usage
+from rollbook.store import files, logs, shared, shared_logs, threads, tools, usage
 from rollbook.store.engine import Row
 from rollbook.store.postgres import PostgresEngine
 from rollbook.store.shared import Outgoing
@@ -200,7 +200,7 @@ class Delivery:
         last_id, last_row = known
         there = self._logs.rows_after(last_id - 1, 1) if last_id else []
         if there and there[0][0] == last_id:
-            return last_id if shared_logs.digest_of(there[0]) == last_row else 0
+            return last_id if logs.digest_of(there[0]) == last_row else 0
         return last_id if last_id <= self._logs.last_id() else 0
 
     def _outgoing(self, thread_ids: Sequence[str]) -> list[Outgoing]:

@@ -106,6 +106,20 @@ class LogDatabase:
         """Read the next rows behind an id, whole, each with its id first."""
         return self._read(lambda tx: logs.rows_after(tx, row_id, limit), [])
 
+    def copied(self, source: str) -> tuple[int, str]:
+        """Say up to which row of a source was copied here, and what that row was; 0 for none."""
+        return self._read(lambda tx: logs.copied(tx, source), (0, ""))
+
+    def put_copies(self, source: str, rows: Sequence[Row]) -> None:
+        """Append rows of a source, each with its id there first, and remember the last."""
+
+        def put() -> None:
+            engine, _ = self._open()
+            with engine.write() as tx:
+                logs.put_copies(tx, source, rows)
+
+        self._whatever_is_damaged(put)
+
     def last_id(self) -> int:
         """Read the largest id that was ever given to a row, be it there or not."""
         return self._read(logs.last_id, 0)

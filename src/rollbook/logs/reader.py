@@ -8,7 +8,7 @@ from rollbook.errors import DatabaseDamagedError, DatabaseError, UsageError
 from rollbook.model.log import LogQuery, LogRow
 from rollbook.rollout.layout import beside_state, newest_of, resolve_home, state_path
 from rollbook.store import logs
-from rollbook.store.engine import STATE, Transaction
+from rollbook.store.engine import STATE, Row, Transaction
 from rollbook.store.snapshot import Snapshot
 from rollbook.store.sqlite_file import is_ours
 
@@ -73,6 +73,12 @@ class LogReader:
         """
         return self._snapshot.read(
             lambda tx: logs.select(tx, checked(query), message_column=_message_column(tx))
+        )
+
+    def rows_after(self, row_id: int, limit: int) -> list[Row]:
+        """Read the next rows behind an id, whole, each with its id first."""
+        return self._snapshot.read(
+            lambda tx: logs.rows_after(tx, row_id, limit, message_column=_message_column(tx))
         )
 
     def thread_ids(self, prefix: str, limit: int) -> list[str]:

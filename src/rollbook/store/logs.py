@@ -1,5 +1,6 @@
 """Log rows in the database (behaviour.md 125, 128 to 130), and how much each thread takes."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -50,7 +51,11 @@ _AMONG = Conditions(["id BETWEEN low AND high"], {})
 
 def insert(tx: Transaction, entries: Iterable[LogEntry]) -> int:
     """Append entries, in order; says how many bytes they take, about."""
-    rows = [_to_row(entry) for entry in entries]
+    return insert_rows(tx, [_to_row(entry) for entry in entries])
+
+
+def insert_rows(tx: Transaction, rows: Sequence[Row]) -> int:
+    """Append rows as they are stored, in order; says how many bytes they take, about."""
     tx.insert_many("logs", COLUMNS, rows)
     sizes: Counter[str] = Counter()
     for row in rows:
@@ -120,10 +125,13 @@ def _find(tx: Transaction, query: LogQuery, columns: str, message_column: str) -
     return found
 
 
-def rows_after(tx: Transaction, row_id: int, limit: int) -> list[Row]:
+def rows_after(
+    tx: Transaction, row_id: int, limit: int, *, message_column: str = "message"
+) -> list[Row]:
     """Read the next rows behind an id as they are stored, each with its id first."""
+    columns = [message_column if column == "message" else column for column in COLUMNS]
     values = {"id": row_id, "n": limit}
-    return tx.query(_STATEMENTS["rows_after"].format(columns=", ".join(COLUMNS)), values)
+    return tx.query(_STATEMENTS["rows_after"].format(columns=", ".join(columns)), values)
 
 
 def last_id(tx: Transaction) -> int:
@@ -217,3 +225,21 @@ def _size_of(row: Row) -> int:
     return _ROW_BYTES + sum(
         len(text) if text.isascii() else len(text.encode()) for text in row[_TEXTS] if text
     )
+
+
+def digest_of(row: Row) -> str:
+    """What tells a row, with its id first, from another one with that id."""
+    return hashlib.blake2b(msgspec.msgpack.encode(row), digest_size=16).hexdigest()
+
+
+def copied(tx: Transaction, source: str) -> tuple[int, str]:
+    """Read up to which row a source was copied, and what that row was; 0 where none was."""
+    rows = tx.query(_STATEMENTS["copied"], {"source": source})
+    return (rows[0][0], rows[0][1]) if rows else (0, "")
+
+
+def put_copies(tx: Transaction, source: str, rows: Sequence[Row]) -> None:
+    """Append rows of another database, each with its id there first, and remember the last."""
+    insert_rows(tx, [row[1:] for row in rows])
+    values = {"source": source, "last_id": rows[-1][0], "last_row": digest_of(rows[-1])}
+    tx.execute(_STATEMENTS["set_copied"], values)

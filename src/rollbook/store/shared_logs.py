@@ -1,6 +1,5 @@
 """Logs of many hosts: how a host sends its rows, and how those of all are read."""
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -36,18 +35,33 @@ def locked_position(tx: Transaction, host: str) -> tuple[int, str]:
     return tx.query(_STATEMENTS["log_position"], {"host": host})[0]
 
 
-def put(tx: "PostgresTransaction", host: str, rows: Sequence[Row]) -> None:
-    """Take over rows of a host's log, each with its id there first, and remember the last."""
+def put(
+    tx: "PostgresTransaction", host: str, rows: Sequence[Row], source: str | None = None
+) -> None:
+    """Take over rows of a host's log, each with its id there first, and remember the last.
+
+    ``source`` is what the position is kept for, if that isn't the log of the host itself.
+    """
     last = rows[-1]
     tx.execute(_STATEMENTS["log_turn"])
     tx.insert_many("logs", _COLUMNS, [(host, *row[1:]) for row in rows])
-    values = {"host": host, "last_id": last[0], "last_row": digest_of(last)}
+    values = {
+        "host": host if source is None else source,
+        "last_id": last[0],
+        "last_row": logs.digest_of(last),
+    }
     tx.execute(_STATEMENTS["set_log_position"], values)
 
 
-def digest_of(row: Row) -> str:
-    """What tells a row from another one with its id."""
-    return hashlib.blake2b(msgspec.msgpack.encode(row), digest_size=16).hexdigest()
+def rows_after(tx: Transaction, host: str, row_id: int, limit: int) -> list[Row]:
+    """Read the next rows of a host behind an id as they are stored, each with its id first."""
+    sql = _STATEMENTS["log_rows_after"].format(columns=", ".join(logs.COLUMNS))
+    return tx.query(sql, {"host": host, "id": row_id, "n": limit})
+
+
+def hosts(tx: Transaction) -> list[str]:
+    """Read which hosts have log rows."""
+    return [host for (host,) in tx.query(_STATEMENTS["log_hosts"])]
 
 
 def days_of(rows: Iterable[Row]) -> set[int]:

@@ -34,3 +34,10 @@ SELECT id, {columns} FROM logs WHERE id > :id ORDER BY id LIMIT :n
 
 -- last_id: The largest id that was ever given.
 SELECT seq FROM sqlite_sequence WHERE name = 'logs'
+
+-- copied: Up to which row a source was copied.
+SELECT last_id, last_row FROM log_copies WHERE source = :source
+
+-- set_copied: Remember that.
+INSERT INTO log_copies (source, last_id, last_row) VALUES (:source, :last_id, :last_row)
+ON CONFLICT (source) DO UPDATE SET last_id = excluded.last_id, last_row = excluded.last_row

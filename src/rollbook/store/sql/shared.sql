@@ -121,3 +121,15 @@ SELECT line FROM annotation_lines WHERE thread_id = :thread_id ORDER BY host, nu
 
 -- forget_items: That nothing of the rollouts of a host was sent.
 UPDATE rollout_files SET read_size = -1, bytes_read = 0 WHERE host = :host
+
+-- log_rows_after: The next rows of a host behind an id.
+SELECT id, {columns} FROM logs WHERE host = :host AND id > :id ORDER BY id LIMIT :n
+
+-- log_hosts: The hosts that have rows: one look at the index for each.
+WITH RECURSIVE found (host) AS (
+    SELECT min(host) FROM logs
+    UNION ALL
+    SELECT (SELECT min(logs.host) FROM logs WHERE logs.host > found.host) FROM found
+    WHERE found.host IS NOT NULL
+)
+SELECT host FROM found WHERE host IS NOT NULL
