@@ -82,6 +82,7 @@ def test_each_row_is_one_json_object_with_all_its_fields(run, logged):
         "thread_id": THREAD,
         "file": "a/loop.py",
         "line": 1,
+        "host": "",
     }
     assert [row["id"] for row in rows] == [1, 2, 3, 4, 5]
 

@@ -27,7 +27,7 @@ class LogEntry(msgspec.Struct, frozen=True):
     line: _Integer | None = None
 
 
-class LogRow(msgspec.Struct, frozen=True, omit_defaults=True):
+class LogRow(msgspec.Struct, frozen=True):
     """A log row as it is read: an entry with its ``id``, without the module (behaviour.md 130).
 
     ``host`` is where it was written, empty for this machine alone.
