@@ -3,6 +3,7 @@
 Run it as a program to fetch it.  Where it can't be had, the tests that need it are skipped.
 """
 
+import atexit
 import os
 import subprocess
 import sys
@@ -15,7 +16,8 @@ import psycopg
 from tests.postgres.server import Server, as_nobody, free_port
 
 BUILT = Path(__file__).parents[2] / "build" / "pgbouncer"
-_PACKAGES = ("pgbouncer", "libevent-2.1-7", "libc-ares2")
+# Releases of Debian differ in what they call the last.
+_PACKAGES = ("pgbouncer", "libevent-2.1-7", "libc-ares2", "libcares2")
 _STARTS_WITHIN_S = 30.0
 
 
@@ -44,9 +46,18 @@ def _run(*command: str) -> bool:
 
 
 def program() -> Path | None:
-    """Where it is; None where it isn't."""
+    """Where it is; None where it isn't, or its libraries aren't."""
     found = BUILT / "usr" / "sbin" / "pgbouncer"
-    return found if found.exists() else None
+    try:
+        subprocess.run([found, "--version"], env=_environment(), check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found
+
+
+def _environment() -> dict[str, str]:
+    libraries = BUILT / "usr" / "lib" / f"{os.uname().machine}-linux-gnu"
+    return {**os.environ, "LD_LIBRARY_PATH": str(libraries)}
 
 
 class PgBouncer:
@@ -54,8 +65,8 @@ class PgBouncer:
 
     def __init__(self, directory: Path, server: Server) -> None:
         self.port = free_port()
-        self._config = directory / "pgbouncer.ini"
-        self._log = directory / "pgbouncer.log"
+        self._config = directory / f"pgbouncer-{self.port}.ini"
+        self._log = directory / f"pgbouncer-{self.port}.log"
         self._config.write_text(
             f"[databases]\n* = host=127.0.0.1 port={server.port} user=postgres\n"
             "[pgbouncer]\nlisten_addr = 127.0.0.1\nunix_socket_dir =\nauth_type = any\n"
@@ -64,6 +75,7 @@ class PgBouncer:
         )
         self._config.chmod(0o644)
         self._process: subprocess.Popen[bytes] | None = None
+        atexit.register(self.stop)
 
     @classmethod
     def start(cls, server: Server) -> Self:
@@ -74,7 +86,6 @@ class PgBouncer:
 
     def run(self) -> None:
         """Start it."""
-        libraries = BUILT / "usr" / "lib" / f"{os.uname().machine}-linux-gnu"
         binary = program()
         assert binary is not None
         with self._log.open("ab") as output:
@@ -82,7 +93,7 @@ class PgBouncer:
                 [binary, self._config],
                 stdout=output,
                 stderr=output,
-                env={**os.environ, "LD_LIBRARY_PATH": str(libraries)},
+                env=_environment(),
                 **as_nobody(),
             )
         deadline = time.monotonic() + _STARTS_WITHIN_S
@@ -102,9 +113,10 @@ class PgBouncer:
 
     def stop(self) -> None:
         """End it."""
-        assert self._process is not None
-        self._process.terminate()
-        self._process.wait()
+        atexit.unregister(self.stop)
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait()
 
 
 if __name__ == "__main__":

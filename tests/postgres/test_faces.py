@@ -69,17 +69,17 @@ def test_the_page_and_its_api_show_all_hosts(reader, tmp_path):
     home = tmp_path / "empty"
     (home / "sessions").mkdir(parents=True)
     with serving(home) as served, served.client() as client:
-        assert reader.id in client.get("/threads").text
+        assert reader.id in client.get("/").text
         page = client.get(f"/threads/{reader.id}").text
         assert reader.title in page
         assert "it broke" in client.get("/logs").text
         assert client.get("/usage").status_code == client.get("/health").status_code == 200
         headers = {"Authorization": f"Bearer {served.token}"}
-        api = client.get("/api/threads?limit=200", headers=headers).json()
-        listed = json.loads(run("list", "--limit", "200", "--json").stdout)
+        api = client.get("/api/v1/threads?limit=50", headers=headers).json()
+        listed = json.loads(run("list", "--limit", "50", "--json").stdout)
         assert api["items"] == listed["items"]
-        assert client.get(f"/api/threads/{reader.id}", headers=headers).json()["host"] == "alpha"
-        found = client.get("/api/search?q=the", headers=headers).json()["items"]
+        assert client.get(f"/api/v1/threads/{reader.id}", headers=headers).json()["host"] == "alpha"
+        found = client.get("/api/v1/search?q=the", headers=headers).json()["items"]
         assert found
 
 

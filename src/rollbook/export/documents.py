@@ -50,7 +50,7 @@ def thread_document(
     thread = state.get_thread(thread_id)
     if thread is None:
         raise ThreadNotFoundError(f"there is no thread {thread_id} in {state.codex_home}")
-    if not state.rollout_exists(thread):
+    if not state.rollout_exists(thread) and not state.is_elsewhere(thread):
         raise ThreadNotFoundError(
             f"the rollout of thread {thread.id} is gone from {thread.rollout_path}",
             hint="`rollbook sync` takes it out of the index",

@@ -58,7 +58,8 @@ def thread_page(request: Request) -> Response:
         relatives_count=relatives_count,
         tools=[_tool(tool) for tool in state.get_dynamic_tools(found.id) or []],
         problem=problem,
-        rollout_exists=state.rollout_exists(found),
+        rollout_exists=state.rollout_exists(found) or state.is_elsewhere(found),
+        is_elsewhere=state.is_elsewhere(found),
         formats=list(DocumentFormat),
     )
 
