@@ -11,7 +11,12 @@ from pathlib import Path
 import pytest
 from sybil import Example, Sybil
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser
+from sybil.sybil import SybilCollection
+from tests.postgres.fixtures import postgres, shared_database
 
+from rollbook import StateRuntime
+
+__all__ = ["postgres", "shared_database"]
 ROOT = Path(__file__).parent
 SAMPLE = ROOT / "tests" / "data" / "corpus" / "0.169.0" / "home"
 
@@ -80,8 +85,22 @@ def sample_home(tmp_path, monkeypatch):
     return home
 
 
-pytest_collect_file = Sybil(
-    parsers=[PythonCodeBlockParser(), ConsoleParser()],
-    patterns=["README.md", "docs/*.md"],
-    fixtures=["sample_home"],
+@pytest.fixture
+def shared_state(sample_home, monkeypatch, shared_database):
+    """A database that has what the sample home has, by its address, for the examples of sharing."""
+    monkeypatch.setenv("SHARED", shared_database)
+    with StateRuntime.open(sample_home, database=shared_database) as state:
+        state.sync()
+
+
+def _examples(patterns: list[str], excludes: list[str], fixtures: list[str]) -> Sybil:
+    parsers = [PythonCodeBlockParser(), ConsoleParser()]
+    return Sybil(parsers=parsers, patterns=patterns, excludes=excludes, fixtures=fixtures)
+
+
+pytest_collect_file = SybilCollection(
+    (
+        _examples(["README.md", "docs/*.md"], ["docs/fleet.md"], ["sample_home"]),
+        _examples(["docs/fleet.md"], [], ["sample_home", "shared_state"]),
+    )
 ).pytest()

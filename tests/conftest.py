@@ -11,26 +11,7 @@ import apsw
 import pytest
 
 from rollbook import StateRuntime
-from rollbook.store.engine import SHARED
-from rollbook.store.postgres import PostgresEngine
-from tests.postgres.server import Server
 
-TEMPLATE = "template"
-SHARED_TABLES = (
-    "annotation_lines",
-    "annotations",
-    "hosts",
-    "log_positions",
-    "logs",
-    "rollout_files",
-    "thread_dynamic_tools",
-    "thread_groups",
-    "thread_tags",
-    "thread_texts",
-    "threads",
-    "transcript_items",
-    "usage",
-)
 CORPUS = Path(__file__).parent / "data" / "corpus"
 RELEASES = sorted(path.name for path in CORPUS.iterdir() if path.is_dir())
 
@@ -64,34 +45,9 @@ def index_of(state: Any) -> Path:
     return state.codex_home / "rollbook" / "state.sqlite"
 
 
-def empty(server: Server) -> None:
-    """Take all away that is shared."""
-    tables = ", ".join(SHARED_TABLES)
-    server.execute(f"TRUNCATE {tables}; ALTER SEQUENCE log_ids RESTART", TEMPLATE)
-
-
 def is_sound(database: Path | str) -> bool:
     """Say whether SQLite finds its own structures in order."""
     return run_sql(database, "PRAGMA integrity_check") == [("ok",)]
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[Server]:
-    """A server of PostgreSQL, with a database that has the schema."""
-    server = Server.start()
-    engine = PostgresEngine.open(server.create_database(TEMPLATE), SHARED)
-    with engine.read():
-        pass
-    engine.close()
-    yield server
-    server.remove()
-
-
-@pytest.fixture
-def shared_database(postgres) -> str:
-    """The address of a database that has nothing in it."""
-    empty(postgres)
-    return postgres.url_of(TEMPLATE)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Any, Self
 import pytest
 
 from rollbook import AsyncStateRuntime, StateRuntime
-from tests.conftest import TEMPLATE, empty
+from tests.postgres.fixtures import TEMPLATE, empty
 from tests.postgres.server import Server
 
 

@@ -11,7 +11,7 @@ from rollbook.errors import ThreadElsewhereError, UsageError
 from rollbook.model.paging import format_cursor, parse_cursor
 from rollbook.rollout.transcript import LONGEST_TEXT
 from rollbook.testing import make_thread, message, session_meta, write_rollout
-from tests.conftest import empty
+from tests.postgres.fixtures import empty
 from tests.postgres.pgbouncer import PgBouncer, program
 
 ID = "01a207c8-2362-7ee0-a181-2c5d5a009976"
@@ -184,6 +184,20 @@ def test_a_moved_home_keeps_its_name_and_its_threads(home_of, tmp_path, shared_d
             counts.append(len(all_of(state)))
     assert hosts[0] == hosts[1]
     assert counts[0] == counts[1] > 0
+
+
+def test_a_home_that_gets_another_name_has_all_under_that(home_of, on, shared_database, postgres):
+    options = {"database": shared_database, "backfill": False}
+    with StateRuntime.open(home_of("one"), **options) as state:
+        state.sync()
+        state.insert_logs([log("before")])
+        before = len(all_of(state))
+    with StateRuntime.open(home_of("one"), **options, host="better") as state:
+        state.sync()
+        state.insert_logs([log("after")])
+        assert [each.host for each in all_of(state)] == ["better"] * before
+        assert [row.message for row in state.query_logs()] == ["before", "after"]
+    assert postgres.execute("SELECT host FROM hosts", "template") == [("better",)]
 
 
 def test_to_read_is_not_to_share(home_of, on, shared_database, postgres):

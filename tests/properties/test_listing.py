@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from rollbook import Anchor, SortKey, StateRuntime, ThreadMetadata
 from rollbook.store import threads as store
 from rollbook.testing import make_thread
-from tests.conftest import TEMPLATE, empty, index_of
+from tests.conftest import index_of
+from tests.postgres.fixtures import TEMPLATE, empty
 
 SHOWN = store.SHOWN_CHARACTERS
 START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -401,6 +401,9 @@ class SharedState:
                     name = machine()
                     name = f"{name}:{home}" if shared.is_taken(tx, name) else name
                 shared.register(tx, self._machine, home, name)
+                for before, place in shared.homes_of(tx, self._machine).items():
+                    if place == home and before != name:
+                        shared.rename(tx, before, name)
             self._index.annotations.host = name
             self._is_sharing = True
             self._delivery = Delivery(self._engine, name, self._index, self._content, self._logs)

@@ -106,6 +106,17 @@ def register(tx: Transaction, machine: str, home: str, host: str) -> None:
     tx.execute(_STATEMENTS["register"], {"machine": machine, "home": home, "host": host})
 
 
+def rename(tx: Transaction, before: str, host: str) -> None:
+    """Have all that was sent under one name be under another; log rows keep the one they have."""
+    names = {"before": before, "host": host}
+    for table in (*_OF_THREADS, "threads", "rollout_files", "transcript_items", "annotation_lines"):
+        tx.execute(_STATEMENTS["forget_host"].format(table=table), names)
+        tx.execute(_STATEMENTS["rename_host"].format(table=table), names)
+    tx.execute(_STATEMENTS["forget_host"].format(table="log_positions"), names)
+    tx.execute(_STATEMENTS["rename_log"], names)
+    tx.execute(_STATEMENTS["forget_host"].format(table="hosts"), {"host": before})
+
+
 def take_turn(tx: Transaction, subject: str) -> None:
     """Keep others from sending what is of a host, or a thread, until the end of the transaction."""
     number = int.from_bytes(hashlib.blake2b(subject.encode(), digest_size=8).digest(), signed=True)

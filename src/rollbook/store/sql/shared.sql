@@ -9,6 +9,15 @@ INSERT INTO hosts (host, machine, home) VALUES (:host, :machine, :home)
 ON CONFLICT (host) DO UPDATE SET machine = excluded.machine, home = excluded.home
 WHERE (hosts.machine, hosts.home) <> (excluded.machine, excluded.home)
 
+-- forget_host: What a table has of a host.
+DELETE FROM {table} WHERE host = :host
+
+-- rename_host: What it has of a host, under another name.
+UPDATE {table} SET host = :host WHERE host = :before
+
+-- rename_log: Up to where its log was taken over.
+UPDATE log_positions SET host = :host WHERE host = :before
+
 -- take_turn: Wait until nobody else sends threads of a host; until the end of the transaction.
 SELECT pg_advisory_xact_lock(:number)
 
