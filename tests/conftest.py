@@ -89,6 +89,8 @@ def home(tmp_path) -> Path:
 def state(home) -> Iterator[StateRuntime]:
     """The state of an empty home."""
     with StateRuntime.open(home, backfill=False) as runtime:
+        if runtime.database_system == "postgresql":
+            runtime.sync()  # so that it is shared
         yield runtime
 
 

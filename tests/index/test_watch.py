@@ -116,6 +116,7 @@ def test_archived_and_back_again(home, state, follow):
 def test_a_root_that_appears_is_followed(tmp_path, home):
     shutil.rmtree(home / "sessions")
     with StateRuntime.open(home, backfill=False) as state:
+        state.sync()
         watch = Following(state)
         assert watch.updates.get(timeout=DEADLINE_S).is_full
         path = write(home)

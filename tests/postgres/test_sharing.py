@@ -207,6 +207,9 @@ def test_to_read_is_not_to_share(home_of, on, shared_database, postgres):
         own = state.get_thread(all_of(state)[0].id)
         state.search("the")
         state.query_logs(LogQuery(limit=1))
+        stop = threading.Event()
+        for _ in state.watch(stop=stop):
+            stop.set()
         assert own.host == state.host
     assert postgres.execute("SELECT host FROM hosts", "template") == [("alpha",)]
 

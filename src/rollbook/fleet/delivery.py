@@ -73,10 +73,11 @@ class Delivery:
             with self._engine.write() as tx:
                 # Others of this home, too, read what they send only when it is their turn.
                 shared.take_turn(tx, self._host)
+                before = shared.digests(tx, self._host, ids)
                 found = self._outgoing(ids)
-                sent = [each for each in found if known.get(each.thread.id) != each.digest]
+                sent = [each for each in found if before.get(each.thread.id) != each.digest]
                 if sent:
-                    shared.put_threads(tx, self._host, sent, known.keys())
+                    shared.put_threads(tx, self._host, sent, before.keys())
             present.update(each.thread.id for each in found)
             changed.update(each.thread.id for each in sent)
         gone = [thread_id for thread_id in known if thread_id not in present]
@@ -124,9 +125,13 @@ class Delivery:
         try:
             for part in unsent(self._home, rollout, scope):
                 with self._engine.write() as tx:
+                    shared.take_turn(tx, rollout.thread_id)
+                    if not shared.is_as_read(tx, self._host, rollout):
+                        return  # another process of this home is sending it
                     if part.is_first:
                         shared.delete_items(tx, self._host, rollout.thread_id, rollout.key)
                     shared.put_items(tx, self._host, part.rollout, part.items)
+                rollout = part.rollout
         except RolloutError as error:
             if not isinstance(error.__cause__, FileNotFoundError):  # moved or gone: seen next time
                 count(ERRORS, rollbook_stage="delivery", error_type=type(error).__name__)

@@ -112,6 +112,7 @@ class SharedState:
         self._source = SharedSource(self.reads, index.annotations)
         self._delivery: Delivery | None = None
         self._is_sharing = False  # or has been, in another process
+        self._is_refused = False  # as whoever asks may only read
         self._sent_log_id = -1
         self._sent_annotations = (-1, -1)  # as of no file
         self._away_until = 0.0
@@ -159,7 +160,7 @@ class SharedState:
                 self._want((), items=False, annotations=False, logs=True)
             if self._is_sharing and self._index.annotations.file.look() != self._sent_annotations:
                 self._want((), items=False, annotations=True, logs=False)
-            if self._wanted.has_urgent or self._sending.locked():
+            if not self._is_refused and (self._wanted.has_urgent or self._sending.locked()):
                 self._send_urgent()
             elif self._delivery is None and not logs:
                 self._find_name()
@@ -168,6 +169,7 @@ class SharedState:
                 self.lost(error)
                 return None
         except DatabaseUnwritableError as error:
+            self._is_refused = True
             _log.warning("nothing is sent from here: %s", error.message)
         return self._source
 
@@ -232,10 +234,16 @@ class SharedState:
             self.lost(error)
 
     def follow(self, thread_ids: Collection[str] | None) -> None:
-        """Send what has changed before anybody is told of it, as far as the server can be reached."""
-        self._want(thread_ids, items=True, annotations=True, logs=True)
+        """Send what has changed before anybody is told of it, as far as the server can be reached.
+
+        Only if this home is shared: to look at it is not to share it.
+        """
         try:
             if not self._is_away():
+                self._find_name()
+                if not self._is_sharing:
+                    return
+                self._want(thread_ids, items=True, annotations=True, logs=True)
                 if thread_ids is None:
                     self._register().threads(None, self._stop)
                 self._send_urgent()
@@ -373,7 +381,8 @@ class SharedState:
 
     def _catch_up(self) -> None:
         """Send what was missed while the server was away: it is found by comparing."""
-        if self.why_away:
+        self._find_name()
+        if self.why_away and self._is_sharing:
             self._want(None, items=True, annotations=True, logs=True)
         self._send_urgent()
         if self.why_away:

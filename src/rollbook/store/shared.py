@@ -271,6 +271,12 @@ def _sent_rollout(row: Row) -> SentRollout:
     return SentRollout(thread_id, key, path, bool(compressed), size, mtime_ns, int(inode), *rest)
 
 
+def is_as_read(tx: Transaction, host: str, rollout: SentRollout) -> bool:
+    """Say whether a rollout is there, and was sent as far as it was when it was looked up."""
+    now = {each.key: each for each in rollouts(tx, host, [rollout.thread_id])}.get(rollout.key)
+    return now is not None and (now.bytes_read, now.digest) == (rollout.bytes_read, rollout.digest)
+
+
 def delete_items(tx: Transaction, host: str, thread_id: str, key: str) -> None:
     """Take away what was sent of a rollout."""
     tx.execute(_STATEMENTS["delete_items"], {"thread_id": thread_id, "host": host, "key": key})
