@@ -138,6 +138,11 @@ class AsyncStateRuntime:
         return self._runtime.database_system
 
     @property
+    def own_database(self) -> str:
+        """See :attr:`rollbook.StateRuntime.own_database`."""
+        return self._runtime.own_database
+
+    @property
     def host(self) -> str:
         """See :attr:`rollbook.StateRuntime.host`."""
         return self._runtime.host

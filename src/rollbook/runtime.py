@@ -266,6 +266,11 @@ class StateRuntime:
         return self._engine.location if self._shared is None else self._shared.location
 
     @property
+    def own_database(self) -> str:
+        """Where what this home has is indexed: the same, unless the database is shared; a path."""
+        return self._engine.location
+
+    @property
     def degraded(self) -> str:
         """What is not as it should be, in a sentence; empty where the index is kept and written.
 

@@ -82,6 +82,7 @@ def test_both_faces_have_the_same_methods_and_properties():
         "degraded",
         "host",
         "is_closed",
+        "own_database",
     ]
     assert properties[1] == ["blocking", *properties[0]]
 
@@ -115,6 +116,7 @@ def test_a_method_has_the_same_signature_as_a_coroutine(name):
         "degraded",
         "host",
         "is_closed",
+        "own_database",
     ],
 )
 def test_a_property_has_the_same_type_in_both_faces(name):

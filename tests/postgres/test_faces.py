@@ -98,6 +98,15 @@ def test_an_agent_elsewhere_can_ask_for_it(reader):
     assert "it broke" in logs
 
 
+def test_the_doctor_says_what_the_server_has(on, shared_database, home_of):
+    options = ("doctor", "--home", home_of("alpha"), "--db", shared_database)
+    assert "has nothing of this home" in run(*options).stdout
+    with on("alpha") as alpha:
+        alpha.sync()
+    assert "has 33 threads of this home, as alpha" in run(*options).stdout
+    assert "can't be reached" in run(*options[:-1], "postgresql://u:pw@127.0.0.1:1/x").stdout
+
+
 def test_a_server_that_is_not_there_is_said_in_one_line():
     done = run("list", "--db", "postgresql://u:hunter2@127.0.0.1:1/x", "--json")
     error = json.loads(done.stderr.splitlines()[-1])["error"]

@@ -10,6 +10,7 @@ from pathlib import Path
 from rollbook.doctor import databases, disk
 from rollbook.doctor.processes import examine_locks
 from rollbook.doctor.report import Finding, Report, Status
+from rollbook.doctor.sharing import examine_sharing
 from rollbook.filesystem import is_network, kind_of
 from rollbook.model.labels import number, size_text
 from rollbook.rollout.layout import ROOTS, newest_of, resolve_home, state_path
@@ -38,7 +39,11 @@ def examine_home(
     Errors: HomeNotFoundError, HomeError.
     """
     place = resolve_home(home)
-    return Report(str(place), tuple(_examine(place, state_path(place, database), within_s)))
+    found = [
+        *_examine(place, state_path(place, database), within_s),
+        *examine_sharing(place, database),
+    ]
+    return Report(str(place), tuple(found))
 
 
 def _examine(home: Path, state: Path, within_s: float | None) -> Iterator[Finding]:

@@ -13,6 +13,7 @@ _GROUPS = {  # in the order in which they are shown
     "Home": ("home", "leftovers", "file system", "disk space"),
     "Rollbook's databases": ("index", "content", "logs", "permissions"),
     "Index and disk": ("index and disk", "rollouts", "duplicate ids", "threads"),
+    "Other hosts": ("sharing",),
     "Other processes": ("locks",),
     "This machine": ("versions", "limits", "clock"),
     "Codex's own databases, only read": ("codex",),

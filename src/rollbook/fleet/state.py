@@ -5,8 +5,11 @@ import os
 import threading
 import time
 from collections.abc import Collection, Iterator
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Protocol
+
+import msgspec
 
 from rollbook.content.database import ContentDatabase
 from rollbook.errors import DatabaseError, DatabaseUnavailableError, DatabaseUnwritableError
@@ -30,6 +33,31 @@ _READER_PAUSE_S = 0.2
 _LAST_CHANCE_S = 5.0  # to send what is left when all is closed
 _MOST_WANTED = 10_000  # threads; of more, all are compared
 _log = logging.getLogger(__name__)
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """What a server has of a home: under which name, and of how many threads."""
+
+    location: str
+    host: str
+    threads: int
+    is_shared: bool
+
+
+def look_at(address: str, home: Path) -> Seen:
+    """Look at what a server has of a home; nothing is made there.
+
+    Errors: UsageError for what is no address; DatabaseUnavailableError, DatabaseError.
+    """
+    engine = PostgresEngine.open(address, SHARED, migrates=False)
+    try:
+        with engine.read() as tx:
+            homes = shared.homes_of(tx, machine_identity())
+            host = next((name for name, place in homes.items() if place == str(home)), None)
+            threads = 0 if host is None else len(shared.digests(tx, host))
+    finally:
+        engine.close()
+    return Seen(engine.location, host or "", threads, host is not None)
 
 
 class Stop(Protocol):

@@ -57,9 +57,10 @@ class PostgresEngine:
 
     name = ENGINE
 
-    def __init__(self, address: str, schema: Schema) -> None:
+    def __init__(self, address: str, schema: Schema, *, migrates: bool = True) -> None:
         self._parameters = _parse(address)
         self._schema = schema
+        self._migrates = migrates
         self.location = location_of(self._parameters)
         self.is_pooled = False
         self.generation = 0
@@ -79,12 +80,15 @@ class PostgresEngine:
         self._start()
 
     @classmethod
-    def open(cls, address: str, schema: Schema) -> Self:
+    def open(cls, address: str, schema: Schema, *, migrates: bool = True) -> Self:
         """Prepare to use the database at an address; its server need not be there yet.
+
+        Its tables are made, or brought up to this release, when it is first used, unless it is only
+        to be looked at and not one that ``migrates``.
 
         Errors: UsageError for what is no address.
         """
-        return cls(address, schema)
+        return cls(address, schema, migrates=migrates)
 
     @property
     def schema(self) -> Schema:
@@ -191,6 +195,8 @@ class PostgresEngine:
         if is_there and not missing(applied, migrations, self.location, self._schema):
             count(DATABASE_OPENS, 1, db_system_name=self.name, rollbook_outcome="opened")
             return
+        if not self._migrates:
+            raise DatabaseError(f"the database {self.location} has no tables of this release yet")
         with connection.transaction():
             tx.execute("SELECT pg_advisory_xact_lock(:lock)", {"lock": _MIGRATING})
             migrate(tx, migrations, self.location, self._schema)

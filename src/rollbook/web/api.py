@@ -100,7 +100,7 @@ def _health(request: Request, asked: NoParameters) -> Any:
     """Say what state the home is in, as `rollbook doctor` does."""
     del asked
     state = _state(request)
-    return examine_home(state.codex_home, state.database).as_object()
+    return examine_home(state.codex_home, state.own_database).as_object()
 
 
 _ENDPOINTS: dict[str, tuple[Callable[[Request, Any], Any], type[msgspec.Struct], Any]] = {
