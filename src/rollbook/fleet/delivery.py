@@ -31,6 +31,7 @@ from rollbook.store.shared import Outgoing
 from rollbook.telemetry import ERRORS, count
 
 _THREADS_AT_ONCE = 500
+_MANY_THREADS = 1000  # after so many, the server had better look at its tables again
 _LOG_ROWS_AT_ONCE = 10_000
 _TOLD_IDS = 100  # in one notification; of more, nobody is told which
 _decode_line = msgspec.json.Decoder(Line).decode
@@ -85,6 +86,9 @@ class Delivery:
             with self._engine.write() as tx:
                 shared.delete_threads(tx, self._host, ids)
         self.tell(changed.union(gone))
+        if len(changed) > _MANY_THREADS:
+            with self._engine.write() as tx:
+                shared.analyze(tx)
         return changed.union(gone)
 
     def finish(self) -> None:

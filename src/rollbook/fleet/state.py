@@ -31,6 +31,7 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 5.0  # between two attempts to reach a 
 _READER_PATIENCE_S = 10.0  # of whoever has nothing but the server to read from
 _READER_PAUSE_S = 0.2
 _LAST_CHANCE_S = 5.0  # to send what is left when all is closed
+_FIND_NAME_EVERY_S = 5.0
 _MOST_WANTED = 10_000  # threads; of more, all are compared
 _log = logging.getLogger(__name__)
 
@@ -141,6 +142,7 @@ class SharedState:
         self._delivery: Delivery | None = None
         self._is_sharing = False  # or has been, in another process
         self._is_refused = False  # as whoever asks may only read
+        self._find_name_at = 0.0
         self._sent_log_id = -1
         self._sent_annotations = (-1, -1)  # as of no file
         self._away_until = 0.0
@@ -209,7 +211,8 @@ class SharedState:
         if self.reads.gives_up_replica():
             return True
         if not self._has_home:
-            if since is None or time.monotonic() - since > _READER_PATIENCE_S:
+            is_tried = since is not None and time.monotonic() - since < _READER_PATIENCE_S
+            if not is_tried or not self._engine.was_reached:
                 return False
             return not self._stop.wait(_READER_PAUSE_S)
         if not self._is_away():
@@ -419,8 +422,9 @@ class SharedState:
         self._send_rest()
 
     def _find_name(self) -> None:
-        """Find out what this host is called, if it has sent anything before."""
-        if not self._is_sharing:
+        """Find out what this host is called, if it has sent anything before; not all the time."""
+        if not self._is_sharing and time.monotonic() >= self._find_name_at:
+            self._find_name_at = time.monotonic() + _FIND_NAME_EVERY_S
             with self._engine.read() as tx:
                 name = self._known_name(tx)
             self._is_sharing = name is not None

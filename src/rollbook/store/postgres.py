@@ -91,6 +91,11 @@ class PostgresEngine:
         return cls(address, schema, migrates=migrates)
 
     @property
+    def was_reached(self) -> bool:
+        """Whether it could be used once."""
+        return self._is_checked
+
+    @property
     def schema(self) -> Schema:
         """Which kind of database this is."""
         return self._schema

@@ -15,9 +15,9 @@ _PARAMETER = re.compile(r"(?<![:\w]):([a-z]\w*)|%")
 
 
 @lru_cache(maxsize=1000)
-def translated(sql: str) -> str:
+def translated(sql: str) -> bytes:
     """Write the parameters of a statement as the driver wants them."""
-    return _PARAMETER.sub(lambda found: f"%({found[1]})s" if found[1] else "%%", sql)
+    return _PARAMETER.sub(lambda found: f"%({found[1]})s" if found[1] else "%%", sql).encode()
 
 
 class PostgresTransaction:
@@ -34,16 +34,17 @@ class PostgresTransaction:
 
     def query(self, sql: str, parameters: Parameters = {}) -> list[Row]:
         """Run one statement and return all its rows."""
-        self._cursor.execute(translated(sql).encode(), parameters)
-        return self._cursor.fetchall() if self._cursor.description else []
+        self._cursor.execute(translated(sql), parameters)
+        result = self._cursor.pgresult
+        return self._cursor.fetchall() if result is not None and result.nfields else []
 
     def execute(self, sql: str, parameters: Parameters = {}) -> None:
         """Run one statement for its effect."""
-        self._cursor.execute(translated(sql).encode(), parameters)
+        self._cursor.execute(translated(sql), parameters)
 
     def execute_many(self, sql: str, parameters: Iterable[Parameters]) -> None:
         """Run one statement once for each set of parameters, in one round trip."""
-        self._cursor.executemany(translated(sql).encode(), parameters)
+        self._cursor.executemany(translated(sql), parameters)
 
     def insert_many(self, table: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
         """Insert rows in order: by COPY, if they are many."""

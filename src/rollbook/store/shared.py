@@ -247,6 +247,11 @@ def _group_digest(row: dict[str, Any]) -> str:
     return hashlib.blake2b(values.encode(), digest_size=16).hexdigest()
 
 
+def analyze(tx: Transaction) -> None:
+    """Have the server find out what is in its tables; only a warning, for whoever may not."""
+    tx.execute(_STATEMENTS["analyze"])
+
+
 def copies(tx: Transaction, thread_id: str) -> list[ThreadMetadata]:
     """Read a thread as each host has it, whole, the one that changed last first."""
     found = threads.whole(tx, "", [thread_id], _never)

@@ -9,6 +9,9 @@ INSERT INTO hosts (host, machine, home) VALUES (:host, :machine, :home)
 ON CONFLICT (host) DO UPDATE SET machine = excluded.machine, home = excluded.home
 WHERE (hosts.machine, hosts.home) <> (excluded.machine, excluded.home)
 
+-- analyze: Have the planner know what there is.
+ANALYZE threads, thread_groups, thread_texts, thread_dynamic_tools, rollout_files, usage
+
 -- forget_host: What a table has of a host.
 DELETE FROM {table} WHERE host = :host
 
