@@ -3,30 +3,19 @@
 import re
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
-import psycopg
 import pytest
 
 from rollbook import LogEntry, StateRuntime
-from rollbook.errors import DatabaseError, DatabaseUnavailableError, RollbookError
+from rollbook.errors import DatabaseError, DatabaseUnavailableError
 from rollbook.testing import make_thread, message, session_meta, write_rollout
-
-WRITERS = 16
-DEADLINE_S = 60
+from tests.postgres.failover import fail_over, until
 
 
 def log(text: str) -> LogEntry:
     return LogEntry(ts=int(time.time()), ts_nanos=0, level="INFO", target="test", message=text)
-
-
-def until(is_so) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not is_so():
-        assert time.monotonic() < deadline
-        threading.Event().wait(0.05)
 
 
 def test_a_host_that_loses_the_server_goes_on_and_sends_what_was_missed_once(
@@ -132,83 +121,10 @@ def test_who_can_not_know_what_others_have_pinned_prunes_nothing(home_of, own_se
         assert len(state.list_threads(99).items) > 10
 
 
-class Writer(threading.Thread):
-    """An agent that writes, and notes what it was told is written."""
-
-    def __init__(self, home, address, number, stop):
-        super().__init__()
-        self.host, self.home, self.address, self.stop = f"agent-{number}", home, address, stop
-        self.logged, self.threads, self.errors = [], [], []
-
-    def run(self):
-        options = {"database": self.address, "host": self.host, "backfill": False}
-        self.home.mkdir()
-        with StateRuntime.open(self.home, **options) as state:
-            number = 0
-            while not self.stop.is_set():
-                text = f"{self.host} {number}"
-                try:
-                    state.insert_logs([log(text)])
-                    self.logged.append(text)
-                    if number % 5 == 0:
-                        thread = make_thread(self.home, title=text)
-                        state.upsert_thread(thread)
-                        self.threads.append(thread.id)
-                        state.list_threads(1)
-                except RollbookError as error:
-                    self.errors.append(error)
-                number += 1
-                self.stop.wait(0.002)
-            until(lambda: not state.degraded)
-            state.sync(metadata_only=True)
-
-
-def failover(own_server, tmp_path) -> tuple[int, int, int]:
-    """Kill a primary under writers, promote its standby: how many rows were lost, and doubled."""
-    primary = own_server(fsync="on", synchronous_standby_names="")
-    standby = own_server(standby_of=primary)
-    until(lambda: primary.execute("SELECT count(*) FROM pg_stat_replication")[0][0] == 1)
-    primary.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
-    primary.execute("SELECT pg_reload_conf()")
-    primary.create_database("shared")
-    ports = f"127.0.0.1:{primary.port},127.0.0.1:{standby.port}"
-    address = f"postgresql://postgres@{ports}/shared"
-    stop = threading.Event()
-    writers = [Writer(tmp_path / f"home-{n}", address, n, stop) for n in range(WRITERS)]
-    for writer in writers:
-        writer.start()
-
-    def count(server) -> int:
-        try:
-            return server.execute("SELECT count(*) FROM logs", "shared")[0][0]
-        except psycopg.Error:  # or it isn't there yet
-            return 0
-
-    until(lambda: count(primary) > 500)
-    primary.kill()
-    standby.execute("ALTER SYSTEM SET synchronous_standby_names = ''")
-    standby.promote()
-    standby.execute("SELECT pg_reload_conf()")
-    before = count(standby)
-    until(lambda: count(standby) > before + 500)
-    stop.set()
-    for writer in writers:
-        writer.join(DEADLINE_S)
-        assert not writer.is_alive()
-        assert not writer.errors
-    rows = [row[0] for row in standby.execute("SELECT message FROM logs ORDER BY id", "shared")]
-    acknowledged = {text for writer in writers for text in writer.logged}
-    ids = [row[0] for row in standby.execute("SELECT id FROM threads", "shared")]
-    threads = {thread_id for writer in writers for thread_id in writer.threads}
-    lost = len(acknowledged - set(rows)) + len(threads - set(ids))
-    doubled = len(rows) - len(set(rows)) + len(ids) - len(set(ids))
-    return len(acknowledged) + len(threads), lost, doubled
-
-
 def test_writers_go_on_when_the_primary_is_killed_and_the_standby_promoted(own_server, tmp_path):
-    written, lost, doubled = failover(own_server, tmp_path)
-    assert (lost, doubled) == (0, 0)
-    assert written > 1000
+    outcome = fail_over(own_server, tmp_path)
+    assert (outcome.lost, outcome.doubled, outcome.errors) == (0, 0, 0)
+    assert outcome.acknowledged > 1000
 
 
 def test_a_reader_of_a_replica_never_goes_back(home_of, own_server):
