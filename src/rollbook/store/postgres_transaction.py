@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from psycopg import Connection
+from psycopg.pq import PipelineStatus
 from psycopg.rows import TupleRow
 
 from rollbook.store.engine import Parameters, Row
@@ -49,7 +50,7 @@ class PostgresTransaction:
     def insert_many(self, table: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
         """Insert rows in order: by COPY, if they are many."""
         names = ", ".join(columns)
-        if len(rows) <= _FEW_ROWS:
+        if len(rows) <= _FEW_ROWS or self._is_pipelined:
             self._insert_each(table, columns, rows, "")
         elif self._is_secured:
             with self.staged(table, columns, rows) as staging:
@@ -70,7 +71,7 @@ class PostgresTransaction:
         change = f"UPDATE SET {', '.join(f'{c} = excluded.{c}' for c in others)}"
         conflict = f"ON CONFLICT ({', '.join(key)}) DO {change if others else 'NOTHING'}"
         names = ", ".join(columns)
-        if len(rows) <= _FEW_ROWS:
+        if len(rows) <= _FEW_ROWS or self._is_pipelined:
             self._insert_each(table, columns, rows, conflict)
             return
         with self.staged(table, columns, rows) as staging:
@@ -102,9 +103,13 @@ class PostgresTransaction:
 
     @contextmanager
     def pipelined(self) -> Iterator[None]:
-        """Send the statements of the block without waiting for the answer of each."""
+        """Send the statements of the block without waiting for the answer of each, nor using COPY."""
         with self.connection.pipeline():
             yield
+
+    @property
+    def _is_pipelined(self) -> bool:
+        return self.connection.pgconn.pipeline_status != PipelineStatus.OFF
 
     def contains(self, column: str, parameter: str) -> str:
         """Give the condition that a column holds the text of a parameter, ASCII case ignored."""

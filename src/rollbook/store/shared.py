@@ -6,6 +6,7 @@ databases, so what reads those reads these.
 
 import hashlib
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import nullcontext
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -23,6 +24,7 @@ from rollbook.store.postgres_transaction import PostgresTransaction
 from rollbook.store.statements import load
 
 CHANNEL = "rollbook"
+_LIVE = 8  # threads, that are sent in one round trip; more are copied
 _NOWHERE = "\0"  # no path is below it: they are stored as they are on their host
 _FILE_COLUMNS = ("key", "path", "compressed", "size", "mtime_ns", "inode")
 _ITEM_COLUMNS = (
@@ -167,17 +169,17 @@ def put_threads(
         row["digest"] = each.digest
     stored = [tuple(row[column] for column in _THREAD_COLUMNS) for row in rows]
     again = [each.thread.id for each in sent if each.thread.id in known]
-    if again:
-        for table in _OF_THREADS:
-            _delete(tx, table, host, again)
-    tx.upsert_many("threads", ("id", "host"), _THREAD_COLUMNS, stored)
     whole = [(each["id"], host, each["title"], each["preview"]) for each in texts]
-    tx.insert_many("thread_texts", ("thread_id", "host", "title", "preview"), whole)
     of_tools = [(host, *row) for each in sent for row in each.tools]
-    tx.insert_many("thread_dynamic_tools", ("host", *tools.COLUMNS), of_tools)
     used = [(host, *row) for each in sent for row in each.used]
-    tx.insert_many("usage", ("host", *_USAGE_COLUMNS), used)
-    _put_rollouts(tx, host, sent, again)
+    with tx.pipelined() if len(sent) <= _LIVE else nullcontext():
+        for table in _OF_THREADS if again else ():
+            _delete(tx, table, host, again)
+        tx.upsert_many("threads", ("id", "host"), _THREAD_COLUMNS, stored)
+        tx.insert_many("thread_texts", ("thread_id", "host", "title", "preview"), whole)
+        tx.insert_many("thread_dynamic_tools", ("host", *tools.COLUMNS), of_tools)
+        tx.insert_many("usage", ("host", *_USAGE_COLUMNS), used)
+        _put_rollouts(tx, host, sent, again)
 
 
 def _put_rollouts(
