@@ -1,9 +1,11 @@
 """Who may do what: agents write what is of their host, readers read, and nobody else does."""
 
+import time
+
 import psycopg
 import pytest
 
-from rollbook import LogEntry, StateRuntime
+from rollbook import LogEntry, LogLimits, StateRuntime
 from rollbook.errors import DatabaseUnwritableError
 
 NOW = 1_795_000_000
@@ -73,6 +75,23 @@ def test_a_reader_writes_nothing_and_is_told_so(home_of, address_of, postgres):
         state.insert_logs(entries(1))
         assert state.query_logs() == []
     assert postgres.execute("SELECT count(*) FROM hosts", "template") == [(0,)]
+
+
+def test_days_that_are_too_old_go_by_themselves(home_of, address_of, postgres):
+    old = int(time.time()) - 100 * 86_400
+    with opened(home_of, address_of, "postgres", "alpha", log_limits=LogLimits()) as state:
+        state.insert_logs([LogEntry(old, 0, "INFO", "t", "old")])
+        state.query_logs()
+    with opened(home_of, address_of, "postgres", "alpha", log_limits=LogLimits()) as state:
+        state.insert_logs([LogEntry(old + 100 * 86_400, 0, "INFO", "t", "new")])
+        assert [row.message for row in state.query_logs()] == ["new"]
+
+
+def test_a_tls_setting_is_passed_on(home_of, address_of):
+    address = address_of("ann") + "?sslmode=require"
+    with StateRuntime.open(home_of("alpha"), database=address, backfill=False) as state:
+        state.list_threads(1)
+        assert "SSL" in state.degraded
 
 
 def test_days_of_logs_are_dropped_as_a_whole_by_whoever_owns_them(home_of, address_of, postgres):

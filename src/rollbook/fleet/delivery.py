@@ -33,6 +33,7 @@ from rollbook.telemetry import ERRORS, count
 _THREADS_AT_ONCE = 500
 _MANY_THREADS = 1000  # after so many, the server had better look at its tables again
 _LOG_ROWS_AT_ONCE = 10_000
+_DAY_S = 86_400
 _TOLD_IDS = 100  # in one notification; of more, nobody is told which
 _decode_line = msgspec.json.Decoder(Line).decode
 _log = logging.getLogger(__name__)
@@ -56,6 +57,7 @@ class Delivery:
         self._logs = logs
         self._home = Path(index.home)
         self._days: set[int] = set()  # that have a partition
+        self._expires_next = 0.0
 
     def threads(self, thread_ids: Collection[str] | None, stop: threading.Event) -> set[str]:
         """Send the threads that have changed, of some or of all; gives those that had.
@@ -177,13 +179,21 @@ class Delivery:
         return said
 
     def logs(self, stop: threading.Event) -> int:
-        """Send the log rows that were not sent yet, in order, each once; says how many."""
+        """Send the log rows that were not sent yet, in order, each once; says how many.
+
+        Once a day, days that are older than logs are to be are dropped, for whoever owns them.
+        """
         total = 0
         while not stop.is_set():
             sent = self._send_logs()
             total += sent
             if sent < _LOG_ROWS_AT_ONCE:
                 break
+        if time.monotonic() >= self._expires_next:
+            self._expires_next = time.monotonic() + _DAY_S
+            with self._engine.write() as tx:
+                shared_logs.drop_days_before(tx, int(time.time()) - self._logs.retention_s)
+            self._days.clear()
         return total
 
     def _send_logs(self) -> int:

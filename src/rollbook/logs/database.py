@@ -30,6 +30,7 @@ from rollbook.telemetry import ERRORS, count
 
 _CHECK_AFTER_PART = 64  # of the bound: when so much was written, look again
 _CHECK_AFTER_S = 3600.0
+_DAY_S = 86_400
 _SETTLE_AFTER_BYTES = 1 << 19  # of rows: then the file is brought up to its log
 _log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
@@ -67,6 +68,11 @@ class LogDatabase:
         self._is_complete.set()
         self._is_due = True  # to look at the bounds
         self._unchecked_bytes = self._unsettled_bytes = 0
+
+    @property
+    def retention_s(self) -> int:
+        """The age that rows may reach, in seconds."""
+        return self._limits.retention_days * _DAY_S
 
     def insert(self, entries: Sequence[LogEntry]) -> None:
         """Append entries in one transaction; nothing happens for none."""

@@ -91,18 +91,21 @@ def max_id(tx: Transaction, query: LogQuery) -> int:
 
 
 def delete_before(tx: Transaction, ts: int) -> int:
-    """Delete rows before a time (epoch seconds), as far as one may; says how many.
+    """Delete rows before a time (epoch seconds), as far as one may; says how many."""
+    dropped = drop_days_before(tx, ts)
+    (rows,) = tx.query(_STATEMENTS["delete_logs_before"], {"ts": ts})[0]
+    return int(dropped + rows)
 
-    Days that are over go as a whole, for whoever owns them.
-    """
-    deleted = 0
-    for name, last_ts in tx.query(_STATEMENTS["log_partitions"]):
-        if last_ts <= ts:
+
+def drop_days_before(tx: Transaction, ts: int) -> int:
+    """Drop the days that were over at a time (epoch seconds), and are one's own; says how many rows."""
+    dropped = 0
+    for name, end in tx.query(_STATEMENTS["log_partitions"]):
+        if end <= ts:
             (rows,) = tx.query(f"SELECT count(*) FROM {name}")[0]
             tx.execute(f"DROP TABLE {name}")
-            deleted += rows
-    (rows,) = tx.query(_STATEMENTS["delete_logs_before"], {"ts": ts})[0]
-    return int(deleted + rows)
+            dropped += rows
+    return dropped
 
 
 def delete_threads(tx: Transaction, thread_ids: Sequence[str]) -> int:
