@@ -85,6 +85,7 @@ def check(text: str) -> None:
         ("a `<b>` c <d>", "a `<b>` c &lt;d>"),
         ("```html\n<b>\n```", "```html\n<b>\n```"),
         ("    <b>", "    <b>"),
+        ("<details>\n## User", "&lt;details>\n#### User"),
         ("a < b <3 1<2", "a < b <3 1<2"),
         ("# One\n\nTwo\n---\nThree", "### One\n\n#### Two\n\nThree"),
         ("###### Six", "###### Six"),

@@ -396,7 +396,9 @@ def test_progress_reaches_the_end(corpus_home):
         assert seen[last].bytes_done == seen[last].bytes_total
 
 
-def test_the_newest_threads_are_there_before_the_others_are_read(home, state):
+def test_the_newest_threads_are_there_before_the_others_are_read(home, state, either_engine):
+    if either_engine == "postgresql":
+        pytest.skip("its index is not new: it was synced, to be shared")
     ids = [f"{number:08x}-0000-4000-8000-000000000000" for number in range(90)]
     for number, thread_id in enumerate(ids):
         time = f"2026-01-{1 + number // 10:02}T10-00-{number % 10:02}"

@@ -2,6 +2,7 @@
 
 import shutil
 import threading
+import time
 from queue import Queue
 
 import pytest
@@ -19,7 +20,7 @@ WAIT_S = 30
 
 
 def log(text: str) -> LogEntry:
-    return LogEntry(ts=1_770_000_000, ts_nanos=0, level="INFO", target="test", message=text)
+    return LogEntry(ts=int(time.time()), ts_nanos=0, level="INFO", target="test", message=text)
 
 
 def all_of(state: StateRuntime, **options) -> list:

@@ -94,7 +94,7 @@ def shared(tmp_path_factory):
         yield state
 
 
-@settings(deadline=None, max_examples=70, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=40, suppress_health_check=list(HealthCheck))
 @given(
     st.lists(threads, max_size=40),
     st.lists(filters, min_size=1, max_size=6),

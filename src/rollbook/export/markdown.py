@@ -70,15 +70,16 @@ def safe_markdown(text: str) -> str:
     text = text.replace("\r\n", "\n").replace("\r", "\n").lstrip("\n").rstrip()
     tokens = _parser().parse(text)
     lines = text.split("\n")
-    is_code = _code_lines(tokens, len(lines))
-    _put_below(tokens, lines)
-    safe = "\n".join(_without_tags(lines, is_code))
+    safe = "\n".join(_without_tags(lines, _code_lines(tokens, len(lines))))
     if safe != text:
         tokens = _parser().parse(safe)
     if _has_html(tokens):  # what was taken for code is none
         safe = _TAG.sub("&lt;", safe)
         tokens = _parser().parse(safe)
-    return _closed(safe, tokens)
+    lines = safe.split("\n")
+    _put_below(tokens, lines)  # only now, as a heading may have been in what was HTML
+    lowered = "\n".join(lines)
+    return _closed(lowered, tokens if lowered == safe else _parser().parse(lowered))
 
 
 @cache

@@ -86,7 +86,10 @@ class Delivery:
         gone = [thread_id for thread_id in known if thread_id not in present]
         for ids in _batched(gone):
             with self._engine.write() as tx:
-                shared.delete_threads(tx, self._host, ids)
+                shared.take_turn(tx, self._host)
+                with self._index.engine.read() as local:  # one may have come back
+                    back = threads.known(local, ids)
+                shared.delete_threads(tx, self._host, [each for each in ids if each not in back])
         self.tell(changed.union(gone))
         if len(changed) > _MANY_THREADS:
             with self._engine.write() as tx:

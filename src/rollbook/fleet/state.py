@@ -145,7 +145,7 @@ class SharedState:
         self._find_name_at = 0.0
         self._sent_log_id = -1
         self._sent_annotations = (-1, -1)  # as of no file
-        self._away_until = 0.0
+        self._try_at = 0.0  # again, to reach a server that is away
         self._pause_s = _FIRST_PAUSE_S
         self.why_away = ""
         index.annotations.host = self._given_name if self._given_name is not None else machine()
@@ -181,7 +181,7 @@ class SharedState:
 
         That is what this state has written; ``logs``: and what others of this home have logged.
         """
-        if self._is_away():
+        if self.why_away:
             return None
         try:
             if logs and self._delivery is None:
@@ -215,14 +215,13 @@ class SharedState:
             if not is_tried or not self._engine.was_reached:
                 return False
             return not self._stop.wait(_READER_PAUSE_S)
-        if not self._is_away():
-            if not self.why_away:
-                count(ERRORS, rollbook_stage="delivery", error_type=type(error).__name__)
-                _log.warning("%s: this machine goes on by itself meanwhile", error.message)
-            self.why_away = error.message
-            self._away_until = time.monotonic() + self._pause_s
-            self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
-            self._wake()  # so that somebody sees when it is back
+        if not self.why_away:
+            count(ERRORS, rollbook_stage="delivery", error_type=type(error).__name__)
+            _log.warning("%s: this machine goes on by itself meanwhile", error.message)
+        self.why_away = error.message
+        self._try_at = time.monotonic() + self._pause_s
+        self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
+        self._wake()  # so that somebody sees when it is back
         return True
 
     def want(
@@ -270,7 +269,7 @@ class SharedState:
         Only if this home is shared: to look at it is not to share it.
         """
         try:
-            if not self._is_away():
+            if not self.why_away:
                 self._find_name()
                 if not self._is_sharing:
                     return
@@ -321,7 +320,7 @@ class SharedState:
 
     def close(self) -> None:
         """Send what is left, if that doesn't take long, and close the connections."""
-        if self._wanted.has_urgent and not self._is_away():
+        if self._wanted.has_urgent and not self.why_away:
             ending = threading.Timer(_LAST_CHANCE_S, self._stop.set)
             ending.start()
             try:
@@ -336,9 +335,6 @@ class SharedState:
             self._keeper.join()
         self.reads.close()
 
-    def _is_away(self) -> bool:
-        return time.monotonic() < self._away_until
-
     def _wake(self) -> None:
         with self._lock:
             if self._keeper is None and not self._stop.is_set():
@@ -351,9 +347,8 @@ class SharedState:
             self._wakes.wait()
             self._wakes.clear()
             while (self._wanted.has_any or self.why_away) and not self._stop.is_set():
-                if self._is_away():
-                    self._stop.wait(max(self._away_until - time.monotonic(), 0))
-                    continue
+                if self.why_away and self._stop.wait(max(self._try_at - time.monotonic(), 0)):
+                    return
                 try:
                     self._catch_up()
                 except DatabaseUnavailableError as error:
@@ -411,14 +406,20 @@ class SharedState:
             self._wanted.add(wanted)
 
     def _catch_up(self) -> None:
-        """Send what was missed while the server was away: it is found by comparing."""
+        """Send what is wanted; what was missed while the server was away is found by comparing.
+
+        Only when all threads that were missed are there, what is there is read again.
+        """
         self._find_name()
-        if self.why_away and self._is_sharing:
-            self._want(None, items=True, annotations=True, logs=True)
-        self._send_urgent()
         if self.why_away:
+            if self._is_sharing:
+                self._want((), items=False, annotations=True, logs=True)
+                self._register().threads(None, self._stop)
+                self._want(None, items=True, annotations=False, logs=False)
+            self._send_urgent()
             _log.warning("the database %s can be reached again", self.location)
             self.why_away, self._pause_s = "", _FIRST_PAUSE_S
+        self._send_urgent()
         self._send_rest()
 
     def _find_name(self) -> None:
