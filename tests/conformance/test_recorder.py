@@ -130,6 +130,12 @@ class Face:
         return self._made("fork", thread_id, **options)
 
 
+@pytest.fixture(params=["sync-sqlite", "async-sqlite"], scope="module")
+def way(request: pytest.FixtureRequest) -> list[str]:
+    """A recorder writes a home, whatever that is sent to."""
+    return str(request.param).split("-")
+
+
 @pytest.fixture
 def face(runtime: Any) -> Face:
     return Face(runtime)

@@ -12,7 +12,8 @@ from rollbook.model.outcome import WatchUpdate
 from rollbook.store import shared
 from rollbook.store.postgres import PostgresEngine
 
-_LOOK_S = 1.0  # between two looks at what has changed, where nobody tells; and at whether to end
+_LOOK_S = 1.0  # between two looks at what has changed, where nobody tells
+_LISTEN_S = 0.2  # for a message, before a look at whether to end
 _CHECK_S = 30.0  # the same, where somebody does: what is told can be lost
 _RETRY_S = 2.0
 _PROBE_S = 1.0  # for a message of one's own to arrive
@@ -67,7 +68,7 @@ class Following:
                     self._look()
                     self._stop.wait(_LOOK_S)
                     continue
-                for payload in listener.messages(_LOOK_S):
+                for payload in listener.messages(_LISTEN_S):
                     self._take(payload)
                 if time.monotonic() >= look_at:
                     self._look()

@@ -425,9 +425,9 @@ class SharedState:
     def _find_name(self) -> None:
         """Find out what this host is called, if it has sent anything before; not all the time."""
         if not self._is_sharing and time.monotonic() >= self._find_name_at:
-            self._find_name_at = time.monotonic() + _FIND_NAME_EVERY_S
             with self._engine.read() as tx:
                 name = self._known_name(tx)
+            self._find_name_at = time.monotonic() + _FIND_NAME_EVERY_S
             self._is_sharing = name is not None
             if name is not None and self._given_name is None:
                 self._index.annotations.host = name
