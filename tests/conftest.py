@@ -17,7 +17,13 @@ RELEASES = sorted(path.name for path in CORPUS.iterdir() if path.is_dir())
 
 
 # What takes longest begins first, or one worker would be left with it in the end.
-LONGEST = {"test_bad_environment.py", "test_network_files.py", "test_use.py"}
+LONGEST = {
+    "test_bad_environment.py",
+    "test_network_files.py",
+    "test_outage.py",
+    "test_recorder.py",
+    "test_use.py",
+}
 
 
 def pytest_collection_modifyitems(items):
