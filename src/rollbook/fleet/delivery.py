@@ -21,7 +21,7 @@ from rollbook.errors import AnnotationsError, RolloutError
 from rollbook.fleet.items import is_sent, unsent
 from rollbook.index.home import HomeIndex
 from rollbook.logs.database import LogDatabase
-from rollbook.model.annotation import Line, annotated, fold, milliseconds
+from rollbook.model.annotation import Line, fold, milliseconds
 from rollbook.model.search import TextScope
 from rollbook.store import annotations as marks
 from rollbook.store import files, logs, shared, shared_logs, threads, tools, usage
@@ -30,11 +30,12 @@ from rollbook.store.postgres import PostgresEngine
 from rollbook.store.shared import Outgoing
 from rollbook.telemetry import ERRORS, count
 
-_THREADS_AT_ONCE = 500
+_THREADS_AT_ONCE = 2000
 _MANY_THREADS = 1000  # after so many, the server had better look at its tables again
 _LOG_ROWS_AT_ONCE = 10_000
 _DAY_S = 86_400
 _TOLD_IDS = 100  # in one notification; of more, nobody is told which
+_PATH, _CWD = (threads.STORED.index(column) for column in ("rollout_path", "cwd"))
 _decode_line = msgspec.json.Decoder(Line).decode
 _log = logging.getLogger(__name__)
 
@@ -78,11 +79,12 @@ class Delivery:
                 shared.take_turn(tx, self._host)
                 before = shared.digests(tx, self._host, ids)
                 found = self._outgoing(ids)
-                sent = [each for each in found if before.get(each.thread.id) != each.digest]
+                digests = {each.digest(): each for each in found}
+                sent = {d: each for d, each in digests.items() if before.get(each.id) != d}
                 if sent:
                     shared.put_threads(tx, self._host, sent, before.keys())
-            present.update(each.thread.id for each in found)
-            changed.update(each.thread.id for each in sent)
+            present.update(each.id for each in found)
+            changed.update(each.id for each in sent.values())
         gone = [thread_id for thread_id in known if thread_id not in present]
         for ids in _batched(gone):
             with self._engine.write() as tx:
@@ -228,22 +230,32 @@ class Delivery:
     def _outgoing(self, thread_ids: Sequence[str]) -> list[Outgoing]:
         index = self._index
         with index.engine.read() as tx:
-            found = threads.whole(tx, str(index.home), thread_ids, index.leave_out)
+            rows = threads.stored(tx, thread_ids, index.leave_out)
+            texts = threads.long_texts(tx, thread_ids)
             of_tools = _by_thread(tools.rows_of(tx, thread_ids))
             located: dict[str, list[files.Located]] = defaultdict(list)
             for each in files.located(tx, thread_ids):
                 located[each.thread_id].append(each)
         used = _by_thread(self._content.read(lambda tx: usage.of_threads(tx, thread_ids)))
-        relocations = index.annotations.relocations
         return [
             Outgoing(
-                msgspec.structs.replace(annotated(thread, None, relocations), recorded_cwd=None),
-                of_tools.get(thread.id, []),
-                by_key(located[thread.id]),
-                used.get(thread.id, []),
+                self._as_it_is_here(row),
+                texts.get(row[0]),
+                of_tools.get(row[0], []),
+                by_key(located[row[0]]) if row[0] in located else {},
+                used.get(row[0], []),
             )
-            for thread in found
+            for row in rows
         ]
+
+    def _as_it_is_here(self, row: Row) -> Row:
+        """Give a row the place of its rollout, and its directory where that is now."""
+        values = list(row)
+        if not values[_PATH].startswith("/"):
+            values[_PATH] = f"{self._home}/{values[_PATH]}"
+        if self._index.annotations.relocations:
+            values[_CWD] = self._index.annotations.relocations.place_of(values[_CWD])
+        return tuple(values)
 
 
 def _batched(thread_ids: Iterable[str]) -> Iterator[list[str]]:

@@ -25,7 +25,6 @@ from rollbook.store.statements import load
 
 CHANNEL = "rollbook"
 _LIVE = 8  # threads, that are sent in one round trip; more are copied
-_NOWHERE = "\0"  # no path is below it: they are stored as they are on their host
 _FILE_COLUMNS = ("key", "path", "compressed", "size", "mtime_ns", "inode")
 _ITEM_COLUMNS = (
     "kind",
@@ -38,27 +37,38 @@ _ITEM_COLUMNS = (
     "starts_turn",
     "omitted",
 )
-_THREAD_COLUMNS = (*threads.COLUMNS, "archived", "group_id", "digest")
+_THREAD_COLUMNS = (*threads.STORED, "group_id", "digest")
+_HOST = threads.STORED.index("host")
+_GROUP = itemgetter(
+    *(threads.STORED.index("git_origin_url" if c == "origin" else c) for c in threads.GROUPED_BY)
+)
+_encode = msgspec.msgpack.Encoder().encode
 _USAGE_COLUMNS = ("thread_id", "bucket", "model", *usage.COLUMNS)
 _OF_THREADS = ("thread_texts", "thread_dynamic_tools", "usage")  # written anew with each change
 _STATEMENTS = load("shared.sql")
 
 
 class Outgoing(msgspec.Struct, frozen=True):
-    """A thread with all that is sent of it but what was said.
+    """A thread with all that is sent of it but what was said, as it is stored.
 
-    ``tools`` and ``used`` are as they are stored, ``rollouts`` by what names them.
+    ``row`` is each of ``threads.STORED``, with the path absolute; ``texts`` are title and preview as
+    a whole, where the row has less.  ``rollouts`` are by what names them.
     """
 
-    thread: ThreadMetadata
+    row: Row
+    texts: tuple[str, str] | None
     tools: list[Row]
     rollouts: dict[str, Located]
     used: list[Row]
 
     @property
+    def id(self) -> str:
+        """The thread's id."""
+        return str(self.row[0])
+
     def digest(self) -> str:
         """What is another one once any of it is."""
-        return hashlib.blake2b(msgspec.msgpack.encode(self), digest_size=16).hexdigest()
+        return hashlib.blake2b(_encode(self), digest_size=16).hexdigest()
 
 
 class SentRollout(msgspec.Struct, frozen=True):
@@ -150,36 +160,35 @@ def digests(tx: Transaction, host: str, among: Collection[str] | None = None) ->
     """Read what was sent of the threads of a host, of all or of some."""
     if among is None:
         return dict(tx.query(_STATEMENTS["digests"], {"host": host}))
-    sql = _STATEMENTS["digests_of"].format(among=tx.in_list("id", "ids"))
+    sql = _STATEMENTS["digests_of"].format(among=_among("id"))
     return dict(tx.query(sql, {"host": host, "ids": tx.list_value(list(among))}))
 
 
 def put_threads(
-    tx: PostgresTransaction, host: str, sent: Sequence[Outgoing], known: Collection[str]
+    tx: PostgresTransaction, host: str, sent: dict[str, Outgoing], known: Collection[str]
 ) -> None:
-    """Store threads of a host, over what was ``known`` of them."""
+    """Store threads of a host, each by its digest, over those that were ``known`` of them."""
+    groups = _groups_of(tx, {_GROUP(each.row) for each in sent.values()})
     rows = [
-        threads.columns_of(msgspec.structs.replace(each.thread, host=host), _NOWHERE)
-        for each in sent
+        (*each.row[:_HOST], host, *each.row[_HOST + 1 :], groups[_GROUP(each.row)], digest)
+        for digest, each in sent.items()
     ]
-    texts = [cut for row in rows if (cut := threads.cut_texts(row)) is not None]
-    groups = _groups_of(tx, rows)
-    for row, each in zip(rows, sent, strict=True):
-        row["group_id"] = groups[_group_digest(row)]
-        row["digest"] = each.digest
-    stored = [tuple(row[column] for column in _THREAD_COLUMNS) for row in rows]
-    again = [each.thread.id for each in sent if each.thread.id in known]
-    whole = [(each["id"], host, each["title"], each["preview"]) for each in texts]
-    of_tools = [(host, *row) for each in sent for row in each.tools]
-    used = [(host, *row) for each in sent for row in each.used]
+    threads_sent = list(sent.values())
+    again = [each.id for each in threads_sent if each.id in known]
+    texts = [(each.id, host, *each.texts) for each in threads_sent if each.texts]
+    of_tools = [(host, *row) for each in threads_sent for row in each.tools]
+    used = [(host, *row) for each in threads_sent for row in each.used]
     with tx.pipelined() if len(sent) <= _LIVE else nullcontext():
         for table in _OF_THREADS if again else ():
             _delete(tx, table, host, again)
-        tx.upsert_many("threads", ("id", "host"), _THREAD_COLUMNS, stored)
-        tx.insert_many("thread_texts", ("thread_id", "host", "title", "preview"), whole)
+        if again:
+            tx.upsert_many("threads", ("id", "host"), _THREAD_COLUMNS, rows)
+        else:
+            tx.insert_many("threads", _THREAD_COLUMNS, rows)
+        tx.insert_many("thread_texts", ("thread_id", "host", "title", "preview"), texts)
         tx.insert_many("thread_dynamic_tools", ("host", *tools.COLUMNS), of_tools)
         tx.insert_many("usage", ("host", *_USAGE_COLUMNS), used)
-        _put_rollouts(tx, host, sent, again)
+        _put_rollouts(tx, host, threads_sent, again)
 
 
 def _put_rollouts(
@@ -187,7 +196,7 @@ def _put_rollouts(
 ) -> None:
     rows = [
         (
-            each.thread.id,
+            each.id,
             host,
             key,
             file.path,
@@ -201,8 +210,8 @@ def _put_rollouts(
     ]
     if again:
         sql = _STATEMENTS["delete_files"].format(
-            among=tx.in_list("thread_id", "ids"),
-            present=tx.in_list("thread_id || ' ' || key", "present"),
+            among=_among("thread_id"),
+            present="SELECT unnest(CAST(:present AS text[]))",
         )
         present = [f"{row[0]} {row[2]}" for row in rows]
         for thread_id, key in tx.query(
@@ -223,35 +232,50 @@ def delete_threads(tx: PostgresTransaction, host: str, thread_ids: list[str]) ->
 def _delete(
     tx: Transaction, table: str, host: str, thread_ids: list[str], column: str = "thread_id"
 ) -> None:
-    sql = _STATEMENTS["delete"].format(table=table, among=tx.in_list(column, "ids"))
+    sql = _STATEMENTS["delete"].format(table=table, among=_among(column))
     tx.execute(sql, {"host": host, "ids": tx.list_value(thread_ids)})
 
 
-def _groups_of(tx: Transaction, rows: list[dict[str, Any]]) -> dict[str, int]:
-    wanted = {_group_digest(row): row for row in rows}
+def _groups_of(tx: Transaction, wanted: set[Row]) -> dict[Row, int]:
+    """Give the numbers of groups; those that are not there yet are added."""
+    digests = {_group_digest(group): group for group in wanted}
     sql = _STATEMENTS["groups"].format(among=tx.in_list("digest", "digests"))
-    asked = {"digests": tx.list_value(list(wanted))}
+    asked = {"digests": tx.list_value(list(digests))}
     found: dict[str, int] = dict(tx.query(sql, asked))
     new = [
-        {"digest": digest, **{column: row[column] for column in threads.GROUPED_BY}}
-        for digest, row in wanted.items()
+        {"digest": digest, **dict(zip(threads.GROUPED_BY, _values_of(group), strict=True))}
+        for digest, group in digests.items()
         if digest not in found
     ]
     if new:
         new.sort(key=lambda row: str(row["digest"]))  # so that two who add the same don't deadlock
         tx.execute_many(_STATEMENTS["add_group"], new)
         found = dict(tx.query(sql, asked))
-    return found
+    return {group: found[digest] for digest, group in digests.items()}
 
 
-def _group_digest(row: dict[str, Any]) -> str:
-    values = "\0".join(str(row[column]) for column in threads.GROUPED_BY)
+def _group_digest(group: Row) -> str:
+    values = "\0".join(map(str, _values_of(group)))
     return hashlib.blake2b(values.encode(), digest_size=16).hexdigest()
+
+
+def _values_of(group: Row) -> Row:
+    """A thread without a remote is listed by an empty one."""
+    return (*group[:-1], group[-1] or "")
 
 
 def analyze(tx: Transaction) -> None:
     """Have the server find out what is in its tables; only a warning, for whoever may not."""
     tx.execute(_STATEMENTS["analyze"])
+
+
+def _among(column: str) -> str:
+    """Give the condition that a column is one of many ids.
+
+    They are joined, as the server would compare each row with each of a list where it believes that
+    a table that was just filled is still small.
+    """
+    return f"{column} IN (SELECT unnest(CAST(:ids AS text[])))"
 
 
 def copies(tx: Transaction, thread_id: str) -> list[ThreadMetadata]:
@@ -267,7 +291,7 @@ def _never(damage: DamagedRowError) -> None:
 def rollouts(tx: Transaction, host: str, thread_ids: Collection[str]) -> list[SentRollout]:
     """Read which rollouts some threads have on a host, and how far they were sent."""
     sql = _STATEMENTS["rollouts_of"].format(
-        columns=", ".join(SentRollout.__struct_fields__), among=tx.in_list("thread_id", "ids")
+        columns=", ".join(SentRollout.__struct_fields__), among=_among("thread_id")
     )
     rows = tx.query(sql, {"host": host, "ids": tx.list_value(list(thread_ids))})
     return [_sent_rollout(row) for row in rows]

@@ -53,6 +53,7 @@ class Group(msgspec.Struct, frozen=True):
 
 _ANNOTATED = ("tags", "pinned", "recorded_cwd")  # fields that no rollout says anything about
 COLUMNS = tuple(each for each in ThreadMetadata.__struct_fields__ if each not in _ANNOTATED)
+STORED = (*COLUMNS, "archived")  # what a thread's row says, and that isn't found by it
 GROUPED_BY = ("archived", "has_user_event", "source", "model_provider", "cwd", "origin")
 # What is in other tables, too.
 _SHOWN_ELSEWHERE = {*GROUPED_BY, "archived_at", "git_origin_url", "title", "preview"}
@@ -143,15 +144,23 @@ def upsert(
 
     With a ``fold_state``, also what its fold remembers, which else stays as it is.
     """
-    row = columns_of(metadata, home)
-    texts = cut_texts(row)
+    row = _to_row({column: getattr(metadata, column) for column in COLUMNS}, home)
+    row["recency_at"] = to_epoch(metadata.recency_at or metadata.created_at)
+    row["has_user_event"] = int(metadata.has_user_event)
+    row["archived"] = int(metadata.archived_at is not None)
+    row["origin"] = row["git_origin_url"] or ""
+    whole = {"id": row["id"], "title": row["title"], "preview": row["preview"]}
+    is_long = max(len(whole["title"]), len(whole["preview"])) > SHOWN_CHARACTERS
+    if is_long:
+        row["title"] = whole["title"][:SHOWN_CHARACTERS]
+        row["preview"] = whole["preview"][:SHOWN_CHARACTERS]
     tx.execute(_STATEMENTS["group"], {column: row[column] for column in GROUPED_BY})
     if fold_state is None:
         tx.execute(_STATEMENTS["upsert"], row)
     else:
         tx.execute(_STATEMENTS["upsert_folded"], row | {"fold_state": fold_state})
-    if texts is not None:
-        tx.execute(_STATEMENTS["keep_texts"], texts)
+    if is_long:
+        tx.execute(_STATEMENTS["keep_texts"], whole)
     else:
         tx.execute(_STATEMENTS["forget_texts"], {"id": row["id"]})
 
@@ -295,29 +304,31 @@ def whole(
     ]
 
 
-def cut_texts(row: dict[str, Any]) -> dict[str, str] | None:
-    """Leave in a row what a list shows of its texts; gives them whole, if that was more."""
-    texts = {"id": row["id"], "title": row["title"], "preview": row["preview"]}
-    if max(len(texts["title"]), len(texts["preview"])) <= SHOWN_CHARACTERS:
-        return None
-    row["title"] = texts["title"][:SHOWN_CHARACTERS]
-    row["preview"] = texts["preview"][:SHOWN_CHARACTERS]
-    return texts
+def stored(
+    tx: Transaction, thread_ids: Collection[str], on_damage: Callable[[DamagedRowError], None]
+) -> list[Row]:
+    """Read some threads as they are stored: each of STORED, paths relative to the home.
+
+    A row with impossible values is told of and left out.
+    """
+    sql = f"SELECT {', '.join(STORED)} FROM threads WHERE {tx.in_list('id', 'ids')}"
+    rows = tx.query(sql, {"ids": tx.list_value(list(thread_ids))})
+    _readable([row[:-1] for row in rows], "/", on_damage)
+    return rows
+
+
+def long_texts(tx: Transaction, thread_ids: Collection[str]) -> dict[str, tuple[str, str]]:
+    """Read title and preview of some threads, of those of which a list shows only a part."""
+    sql = (
+        f"SELECT thread_id, title, preview FROM thread_texts WHERE {tx.in_list('thread_id', 'ids')}"
+    )
+    rows = tx.query(sql, {"ids": tx.list_value(list(thread_ids))})
+    return {thread_id: (title, preview) for thread_id, title, preview in rows}
 
 
 def all_ids(tx: Transaction) -> list[str]:
     """Read the ids of all threads, in order."""
     return [row[0] for row in tx.query(_STATEMENTS["all_ids"])]
-
-
-def columns_of(metadata: ThreadMetadata, home: str) -> dict[str, Any]:
-    """Turn a thread into what is stored of it: each column but those that a database adds."""
-    row = _to_row({column: getattr(metadata, column) for column in COLUMNS}, home)
-    row["recency_at"] = to_epoch(metadata.recency_at or metadata.created_at)
-    row["has_user_event"] = int(metadata.has_user_event)
-    row["archived"] = int(metadata.archived_at is not None)
-    row["origin"] = row["git_origin_url"] or ""
-    return row
 
 
 def facts(tx: Transaction, thread_ids: Collection[str]) -> list[ThreadFacts]:

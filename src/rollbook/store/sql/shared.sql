@@ -57,7 +57,7 @@ ON CONFLICT (digest) DO NOTHING
 DELETE FROM {table} WHERE host = :host AND {among}
 
 -- delete_files: Rollouts that are there no more.
-DELETE FROM rollout_files WHERE host = :host AND {among} AND NOT {present}
+DELETE FROM rollout_files WHERE host = :host AND {among} AND thread_id || ' ' || key NOT IN ({present})
 RETURNING thread_id, key
 
 -- delete_items: What was read of a rollout.
