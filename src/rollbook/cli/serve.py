@@ -70,7 +70,8 @@ async def _serve(
 
     live = Live(state)
     server = make_server(make_app(state, door, live), live)
-    render.note(f"Serving {render.printable(str(state.codex_home))}; Ctrl-C ends it.")
+    served = state.database if state.host else str(state.codex_home)
+    render.note(f"Serving {render.printable(served)}; Ctrl-C ends it.")
     if as_json:
         render.echo_json({"url": door.link})
     else:

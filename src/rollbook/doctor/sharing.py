@@ -28,7 +28,12 @@ def examine_sharing(home: Path, database: str | os.PathLike[str] | None) -> Iter
     except (DatabaseError, UsageError) as error:
         yield Finding(_CHECK, Status.PROBLEM, error.message, error.hint)
         return
-    details = {"database": seen.location, "host": seen.host, "threads": seen.threads}
+    details = {
+        "database": seen.location,
+        "host": seen.host,
+        "threads": seen.threads,
+        "delivered_at": seen.delivered_at or 0,
+    }
     if not seen.is_shared:
         hint = "run `rollbook sync --db …` to have it there"
         yield Finding(

@@ -37,11 +37,15 @@ _log = logging.getLogger(__name__)
 
 
 class Seen(msgspec.Struct, frozen=True):
-    """What a server has of a home: under which name, and of how many threads."""
+    """What a server has of a home: under which name, of how many threads, and since when.
+
+    ``delivered_at`` is when all of it was last compared (epoch seconds); None where it never was.
+    """
 
     location: str
     host: str
     threads: int
+    delivered_at: int | None
     is_shared: bool
 
 
@@ -56,9 +60,10 @@ def look_at(address: str, home: Path) -> Seen:
             homes = shared.homes_of(tx, machine_identity())
             host = next((name for name, place in homes.items() if place == str(home)), None)
             threads = 0 if host is None else len(shared.digests(tx, host))
+            delivered_at = None if host is None else shared.delivered_at(tx, host)
     finally:
         engine.close()
-    return Seen(engine.location, host or "", threads, host is not None)
+    return Seen(engine.location, host or "", threads, delivered_at, host is not None)
 
 
 class Stop(Protocol):

@@ -140,9 +140,9 @@ def versions(tx: Transaction) -> dict[str, int]:
     return dict(tx.query(_STATEMENTS["versions"]))
 
 
-def is_delivered(tx: Transaction, host: str) -> bool:
-    """Say whether all of a host was compared at least once."""
-    return any(at is not None for (at,) in tx.query(_STATEMENTS["delivered_at"], {"host": host}))
+def delivered_at(tx: Transaction, host: str) -> int | None:
+    """Read when all of a host was last compared (epoch seconds); None where it never was."""
+    return next((at for (at,) in tx.query(_STATEMENTS["delivered_at"], {"host": host})), None)
 
 
 def set_delivered(tx: Transaction, host: str, at: int) -> None:

@@ -63,12 +63,6 @@ RETURNING thread_id, key
 -- delete_items: What was read of a rollout.
 DELETE FROM transcript_items WHERE thread_id = :thread_id AND host = :host AND key = :key
 
--- copies: A thread, on each host that has it.
-SELECT {columns} FROM threads WHERE id = :id ORDER BY updated_at DESC, host
-
--- rollouts: The rollouts of a thread on a host.
-SELECT {columns} FROM rollout_files WHERE thread_id = :thread_id AND host = :host
-
 -- rollouts_of: Those of some threads on a host.
 SELECT {columns} FROM rollout_files WHERE host = :host AND {among}
 
