@@ -130,7 +130,7 @@ class StateRuntime:
         share: Callable[[HomeIndex, ContentDatabase, LogDatabase], "SharedState"] | None = None,
     ) -> None:
         self._content = ContentDatabase(content_beside(Path(index.engine.location)), index.home)
-        self._keeper = ContentKeeper(self._content, index)
+        self._keeper = ContentKeeper(self._content, index, self._content_was_read)
         self._index = index
         self._home = index.home
         self._engine = index.engine
@@ -1177,6 +1177,11 @@ class StateRuntime:
     def _share(self, thread_ids: Collection[str] | None, *, items: bool = False) -> None:
         if self._shared is not None:
             self._shared.want(thread_ids, items=items, annotations=items)
+
+    def _content_was_read(self, thread_ids: Collection[str] | None) -> None:
+        """Share what was used in threads, which is only known then."""
+        if self._shared is not None:
+            self._shared.renew(thread_ids)
 
     def _refuse_other_host(self, thread: ThreadMetadata) -> None:
         if self._shared is not None and thread.host:

@@ -11,7 +11,8 @@ from rollbook import LogEntry, LogQuery, StateRuntime
 from rollbook.errors import ThreadElsewhereError, UsageError
 from rollbook.model.paging import format_cursor, parse_cursor
 from rollbook.rollout.transcript import LONGEST_TEXT
-from rollbook.testing import make_thread, message, session_meta, write_rollout
+from rollbook.testing import make_thread, message, session_meta, token_count, write_rollout
+from tests.postgres.failover import until
 from tests.postgres.fixtures import empty
 from tests.postgres.pgbouncer import PgBouncer, program
 
@@ -224,6 +225,25 @@ def test_all_can_be_rebuilt_from_the_homes(on, postgres):
     with on("alpha") as alpha:
         alpha.sync()
         assert (all_of(alpha), alpha.search("the").hits) == (before, hits)
+
+
+def test_what_is_used_and_said_while_a_watch_goes_on_is_shared_too(on, elsewhere):
+    with on("alpha") as alpha, elsewhere() as reader:
+        path = write_rollout(alpha.codex_home, ID, [session_meta(ID), message("First words")])
+        alpha.sync()
+        before, stop = reader.usage().total.requests, threading.Event()
+        watch = threading.Thread(target=lambda: list(alpha.watch(stop=stop)))
+        watch.start()
+        with path.open("ab") as file:
+            file.write(message("Later words", "assistant") + b"\n" + token_count(9) + b"\n")
+        until(lambda: reader.usage().total.requests == before + 1)
+        until(lambda: reader.search('"later words"').hits)
+        assert [item.text for item in reader.read_thread(ID).items] == [
+            "First words",
+            "Later words",
+        ]
+        stop.set()
+        watch.join()
 
 
 @pytest.mark.parametrize("is_pooled", [False, True])

@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from rollbook.content.database import ContentDatabase
 from rollbook.errors import DatabaseBusyError, RollbookError
@@ -15,11 +15,20 @@ _log = logging.getLogger(__name__)
 
 
 class ContentKeeper:
-    """Reads what it is told of, when the index is through with it; nobody waits for it."""
+    """Reads what it is told of, when the index is through with it; nobody waits for it.
 
-    def __init__(self, content: ContentDatabase, index: HomeIndex) -> None:
+    ``tell`` is told which threads were read, None for all.
+    """
+
+    def __init__(
+        self,
+        content: ContentDatabase,
+        index: HomeIndex,
+        tell: Callable[[Collection[str] | None], None],
+    ) -> None:
         self._content = content
         self._index = index
+        self._tell = tell
         self._renew()
         renew_after_fork(self._renew)
 
@@ -67,6 +76,7 @@ class ContentKeeper:
         """Read; says whether there is no need to try again."""
         try:
             self._content.build(self._index.engine, thread_ids, stop=self._stop, wait_s=0)
+            self._tell(thread_ids)
         except DatabaseBusyError as error:
             _log.info("%s", error.message)
             return False

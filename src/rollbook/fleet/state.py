@@ -288,6 +288,11 @@ class SharedState:
             _log.warning("what is new here was not sent: %s", error)
         self._wake()
 
+    def renew(self, thread_ids: Collection[str] | None) -> None:
+        """Have threads sent again as far as they have changed, if this home is shared."""
+        if self._is_sharing:
+            self.want(thread_ids)
+
     def merged(self, own: Iterator[WatchUpdate], stop: Stop) -> Iterator[WatchUpdate]:
         """Give the updates of this home, and in between those of other hosts, until it is to stop."""
         updates: SimpleQueue[WatchUpdate | BaseException | None] = SimpleQueue()
