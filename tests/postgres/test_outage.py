@@ -66,6 +66,17 @@ def test_what_a_process_could_not_send_the_next_one_does(home_of, own_server):
     assert server.execute(f"SELECT 1 FROM threads WHERE id = '{thread.id}'", "shared") == [(1,)]
 
 
+def test_an_index_that_is_being_made_anew_takes_nothing_away(home_of, shared_database):
+    options = {"database": shared_database, "host": "alpha", "backfill": False}
+    with StateRuntime.open(home_of("alpha"), **options) as state:
+        state.sync()
+        there = set(state.list_thread_ids(99))
+    (home_of("alpha") / "rollbook" / "state.sqlite").unlink()
+    with StateRuntime.open(home_of("alpha"), **options) as state:
+        state._shared.deliver_all(items=False)
+        assert set(state.list_thread_ids(99)) == there
+
+
 def test_a_process_that_is_killed_while_it_sends_doubles_nothing(home_of, own_server):
     server = own_server()
     options = {"database": server.create_database("shared"), "host": "alpha", "backfill": False}

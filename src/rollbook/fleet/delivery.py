@@ -63,7 +63,7 @@ class Delivery:
     def threads(self, thread_ids: Collection[str] | None, stop: threading.Event) -> set[str]:
         """Send the threads that have changed, of some or of all; gives those that had.
 
-        What is here no more is taken away there.
+        What is here no more is taken away there; of all only if this home was indexed as a whole.
         """
         with self._engine.read() as tx:
             known = shared.digests(tx, self._host, thread_ids)
@@ -85,7 +85,8 @@ class Delivery:
                     shared.put_threads(tx, self._host, sent, before.keys())
             present.update(each.id for each in found)
             changed.update(each.id for each in sent.values())
-        gone = [thread_id for thread_id in known if thread_id not in present]
+        is_complete = thread_ids is not None or self._index.is_synced()
+        gone = [each for each in known if each not in present] if is_complete else []
         for ids in _batched(gone):
             with self._engine.write() as tx:
                 shared.take_turn(tx, self._host)
