@@ -3,6 +3,7 @@
 import shutil
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from queue import Queue
 
 import pytest
@@ -134,6 +135,17 @@ def test_what_is_written_by_one_is_read_by_the_other_at_once(on):
             ("alpha", "from alpha"),
             ("beta", "from beta"),
         ]
+
+
+def test_many_threads_may_search_and_read_trees_at_once(on):
+    with on("alpha") as alpha:
+        alpha.sync()
+        thread_id = alpha.list_threads(1).items[0].id
+        with ThreadPoolExecutor(12) as pool:
+            trees = [pool.submit(alpha.lineage, thread_id) for _ in range(40)]
+            searches = [pool.submit(alpha.search, "the") for _ in range(40)]
+            assert {each.result(WAIT_S).id for each in trees} == {thread_id}
+            assert all(each.result(WAIT_S).hits for each in searches)
 
 
 def test_names_tags_and_pins_of_all_hosts_come_together(on, elsewhere):

@@ -71,6 +71,7 @@ class PostgresEngine:
     def _start(self) -> None:
         self._lock = threading.Lock()
         self._slots = Slots(MAX_CONNECTIONS)
+        self._lending = threading.local()
         self._idle: list[_Connection] = []
         self._is_checked = False
         self._is_secured = False
@@ -140,7 +141,11 @@ class PostgresEngine:
 
     @contextmanager
     def _lent(self) -> Iterator[_Connection]:
-        self._slots.acquire()
+        # Who has one gets another, or all might wait for each other.
+        is_first = not getattr(self._lending, "has_one", False)
+        if is_first:
+            self._slots.acquire()
+        self._lending.has_one = True
         try:
             connection = self._take()
             try:
@@ -148,7 +153,9 @@ class PostgresEngine:
             finally:
                 self._put_back(connection)
         finally:
-            self._slots.release()
+            if is_first:
+                self._lending.has_one = False
+                self._slots.release()
 
     def _take(self) -> _Connection:
         with self._lock:
