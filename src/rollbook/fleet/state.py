@@ -195,7 +195,7 @@ class SharedState:
                 self._want((), items=False, annotations=False, logs=True)
             if self._is_sharing and self._index.annotations.file.look() != self._sent_annotations:
                 self._want((), items=False, annotations=True, logs=False)
-            if not self._is_refused and (self._wanted.has_urgent or self._sending.locked()):
+            if not self._is_refused and (self._is_urgent() or self._sending.locked()):
                 self._send_urgent()
             elif self._delivery is None and not logs:
                 self._find_name()
@@ -330,7 +330,7 @@ class SharedState:
 
     def close(self) -> None:
         """Send what is left, if that doesn't take long, and close the connections."""
-        if self._wanted.has_urgent and not self.why_away:
+        if self._is_urgent() and not self.why_away:
             ending = threading.Timer(_LAST_CHANCE_S, self._stop.set)
             ending.start()
             try:
@@ -410,6 +410,11 @@ class SharedState:
                 self._want_again(wanted)
                 raise
             self.reads.has_written()
+
+    def _is_urgent(self) -> bool:
+        """Say whether anything is wanted soon that nobody is sending yet."""
+        with self._lock:
+            return self._wanted.has_urgent
 
     def _want_again(self, wanted: _Wanted) -> None:
         with self._lock:
