@@ -443,8 +443,10 @@ class SharedState:
             with self._engine.read() as tx:
                 name = self._known_name(tx)
             self._find_name_at = time.monotonic() + _FIND_NAME_EVERY_S
-            self._is_sharing = name is not None
-            if name is not None and self._given_name is None:
+            if name is None:
+                return  # which somebody may be about to change
+            self._is_sharing = True
+            if self._given_name is None:
                 self._index.annotations.host = name
 
     def _register(self) -> Delivery:
