@@ -186,7 +186,9 @@ def _show(
             _repeat(action, router)
         expected, _ = one.counted(action, one)
         found, counts = many.counted(action, many)
-        if found != expected:
+        # A search that ends before all was considered may find others on each shard.
+        is_whole = not (isinstance(expected, tuple) and expected[-1] is False)
+        if is_whole and found != expected:
             raise AssertionError(f"{name}: the sixteen say something else than the one")
         alone, together, by_turns = in_turns(
             rounds, *(partial(action, router) for router in (one, many, in_turn)), calls=_CALLS
